@@ -1,0 +1,154 @@
+/* A stream: one request and its response, from the downstream codec through the filters to the upstream one.
+ *
+ * It owns both legs, both messages, the arena that all of it lives in, and its time line. The chain
+ * (chain.c) walks the filters; the router, always the last filter, makes the upstream leg. */
+#ifndef EP_FILTER_STREAM_H
+#define EP_FILTER_STREAM_H
+
+#include "filter/call.h"
+#include "http/http.h"
+
+struct ep_chain;
+struct ep_route;
+struct ep_server_listener;
+struct ep_series; /* observe: the histograms and counters that this stream reports to */
+
+enum ep_direction { EP_INBOUND, EP_OUTBOUND };
+
+/* The time line, monotonic nanoseconds; 0: didn't happen. */
+struct ep_timeline {
+    uint64_t accepted;           /* the first byte of the request was there */
+    uint64_t headers;            /* its head was parsed */
+    uint64_t body_end;           /* its last byte came */
+    uint64_t chain_done;         /* the last filter let it pass */
+    uint64_t upstream_acquired;  /* a connection was there */
+    uint64_t upstream_sent;      /* the request was written to it */
+    uint64_t first_byte;         /* head of the response */
+    uint64_t response_end;       /* its last byte came */
+    uint64_t flushed;            /* and was written downstream */
+    uint64_t filter_ns;          /* in filters, request and response, waiting included */
+};
+
+struct ep_message {
+    struct ep_headers headers, trailers;
+    struct ep_body body;         /* what filters hold back or have not let pass yet */
+    bool has_headers, has_trailers;
+    bool ended;                  /* the last byte was received (or the message was made whole by a filter) */
+    size_t owed;                 /* bytes received and not yet told consumed */
+    uint64_t bytes;              /* of body, received */
+};
+
+/* Where a walk through the chain stands; one for each direction. */
+struct ep_walk {
+    uint8_t at;                  /* filter whose turn it is */
+    uint8_t phase;               /* headers, body, trailers */
+    bool waiting;                /* EP_WAIT: until ep_stream_resume */
+    bool buffering;              /* EP_BUFFER: until the whole body is there */
+    bool running;                /* guards against recursion */
+    bool headers_passed, end_passed;
+    uint64_t waiting_since_ns;
+};
+
+#define EP_STREAM_MAX_FILTERS 24
+
+struct ep_stream {
+    uint32_t magic;
+    struct ep_worker *worker;
+    struct ep_arena arena;
+    struct ep_view *view;               /* the configuration it started with; one reference */
+    struct ep_chain *chain;
+    struct ep_server_listener *listener;
+    enum ep_direction direction;
+    struct ep_leg *down;                /* NULL once released */
+    struct ep_leg *up;                  /* the router's; NULL when there is none */
+    struct ep_message request, response;
+    struct ep_walk request_walk, response_walk;
+    void *filter_state[EP_STREAM_MAX_FILTERS];
+    uint64_t filter_ns[EP_STREAM_MAX_FILTERS];
+    struct ep_call call;
+    const struct ep_protocol *protocol; /* how to refuse; never NULL */
+    struct ep_str peer_id;              /* verified SPIFFE ID of the caller, else empty */
+    const struct ep_route *route;       /* found lazily: ep_stream_route() */
+    bool route_known;
+    struct ep_str endpoint;             /* where it went: "127.0.0.1:8080"; empty: nowhere yet */
+    struct ep_str cluster_name;
+    struct ep_str upstream_peer_id;     /* SPIFFE ID of the server when mTLS went out; else empty */
+    struct ep_str trace_id, span_id, request_id;
+    struct ep_timeline time;
+    unsigned status;                    /* of the response; 0: none yet */
+    int grpc_status;                    /* -1: none */
+    unsigned attempts;                  /* upstream tries */
+    struct ep_str decision_id;          /* set when something decided: in the reply, the log and the audit */
+    struct ep_str denied_by, denied_code; /* of the refusal */
+    const char *response_flag;          /* "UF", "UT", "UO", "NR", "DC", "DI", "FI" …; NULL: none */
+    bool refused;                       /* ep_stream_refuse was called */
+    bool local_reply;                   /* the response is ours, not the upstream's */
+    bool response_started;              /* head sent downstream */
+    bool finished;                      /* both sides are done; finish() of the filters was called */
+    bool fault_injected;
+    bool tunnel;
+    bool close_after;                   /* h1: no keep-alive after this response */
+    struct ep_task task;                /* deferred replies and the end */
+    struct ep_timer timer;              /* request timeout */
+    struct ep_timer idle_timer;         /* stream idle */
+    struct ep_list node;                /* worker's streams of this view */
+    struct ep_slice *reply_body;
+    const struct ep_refusal *deferred_refusal;
+};
+
+/* --- what filters may do --- */
+
+struct ep_worker;
+static inline struct ep_worker *ep_stream_worker(struct ep_stream *s) { return s->worker; }
+
+/* Goes on after EP_WAIT; from a timer, a task or a callback of another connection, never from a step. */
+void ep_stream_resume_request(struct ep_stream *s);
+void ep_stream_resume_response(struct ep_stream *s);
+
+/* Refuses in the caller's protocol, and stops the request chain: the step then returns EP_REPLIED. Counted,
+ * logged and audited once. Before the response has begun the whole reply is the protocol's; in the middle of
+ * one it ends the stream as the protocol can. Copies what it is given. */
+void ep_stream_refuse(struct ep_stream *s, const struct ep_refusal *r);
+
+/* A whole reply of our own: pseudo-headers are added; headers given are copied. For formatters and filters
+ * that answer by themselves. `extra` may be NULL. With HEAD the body is left out. */
+struct ep_reply_header { struct ep_str name, value; };
+void ep_stream_reply(struct ep_stream *s, unsigned status, struct ep_str content_type, struct ep_str body,
+                     const struct ep_reply_header *extra, size_t n_extra);
+/* Trailers-only reply of gRPC: one HEADERS frame with END_STREAM. */
+void ep_stream_reply_grpc(struct ep_stream *s, unsigned grpc_status, struct ep_str message);
+/* Ends a response in the middle: sends `tail` as the last body bytes (or none) and ends the message. */
+void ep_stream_end_midway(struct ep_stream *s, struct ep_str tail);
+
+/* Puts other bytes in place of the whole buffered body (after EP_BUFFER); content-length is mended. */
+void ep_stream_set_request_body(struct ep_stream *s, struct ep_str body);
+void ep_stream_set_response_body(struct ep_stream *s, struct ep_str body);
+
+/* The route for the headers as they are now; NULL: none. ep_stream_clear_route after a header changed. */
+const struct ep_route *ep_stream_route(struct ep_stream *s);
+void ep_stream_clear_route(struct ep_stream *s);
+
+/* Shorthands. Slices are valid as long as the stream unless a filter changes the header. */
+struct ep_str ep_stream_method(const struct ep_stream *s);
+struct ep_str ep_stream_path(const struct ep_stream *s);      /* with the query */
+struct ep_str ep_stream_authority(const struct ep_stream *s);
+
+/* An id for the decision (uuid-like, made once a stream): decision_id. */
+struct ep_str ep_stream_decision(struct ep_stream *s);
+
+/* --- between the chain and the router (filters/router) --- */
+
+/* The upstream leg's events arrive at the router, which passes them on by these. */
+void ep_stream_response_headers(struct ep_stream *s, struct ep_headers *h, bool end);
+void ep_stream_response_informational(struct ep_stream *s, struct ep_headers *h);
+void ep_stream_response_data(struct ep_stream *s, struct ep_slice slice, bool end);
+void ep_stream_response_trailers(struct ep_stream *s, struct ep_headers *h);
+/* The upstream failed after the response began: the downstream is ended as the protocol can. */
+void ep_stream_response_reset(struct ep_stream *s, enum ep_reset why);
+/* n request bytes left through the upstream leg: the downstream's window may open. */
+void ep_stream_request_sent(struct ep_stream *s, size_t n);
+/* The downstream gave up or the stream ends: told to the router by its finish().
+ * Aborts the whole stream: both legs reset, filters finished, freed at the end of the turn. */
+void ep_stream_abort(struct ep_stream *s, enum ep_reset why);
+
+#endif
