@@ -58,6 +58,7 @@ struct ep_conn {
     void *user;                   /* of the handler */
     struct ep_tls *tls;           /* NULL: plain */
     struct ep_body out;           /* what waits for the socket (plain text under TLS) */
+    struct ep_body cipher;        /* under TLS: records that wait for the socket */
     struct ep_slab *out_slab;     /* small writes are packed here */
     uint32_t out_used;
     struct ep_list node;          /* worker->conns */
@@ -71,6 +72,7 @@ struct ep_conn {
     bool eof_in, shut_out;        /* peer's FIN seen; we sent ours */
     bool shut_out_wanted;         /* after the output is flushed */
     bool close_wanted, closed;    /* after the output is flushed; doomed */
+    bool lingering;               /* we sent FIN and read on, so that unread bytes don't turn into a reset */
     int error;                    /* errno of what failed, 0 if none */
     char error_text[128];         /* for logs: "certificate verify failed: …" */
     struct ep_addr peer, local;
@@ -102,7 +104,7 @@ void ep_conn_commit(struct ep_conn *c, size_t n);                      /* … an
 void ep_conn_write_slice(struct ep_conn *c, struct ep_slice s);        /* takes the reference */
 static inline size_t ep_conn_pending(const struct ep_conn *c)          /* bytes not yet taken by the kernel */
 {
-    return c->out.bytes;
+    return c->out.bytes + c->cipher.bytes;
 }
 /* Asks for on_flush and a write at the end of this turn. Every write asks by itself. */
 static inline void ep_conn_want_flush(struct ep_conn *c)

@@ -47,8 +47,8 @@ struct ep_listener_ops {
      * fed to the new handler by the callee. `what` is H2, HTTP1, TLS (to be passed on unopened) or OPAQUE. */
     void (*on_protocol)(struct ep_listener *l, struct ep_conn *c, enum ep_sniff what, struct ep_slab *slab,
                         const unsigned char *first, size_t n);
-    /* No byte came at first: true when the owner dials the upstream so that the server may speak first. It
-     * then must call ep_listener_server_spoke or leave the connection be. */
+    /* No byte came for a while: the server may be the one that speaks first. True when the owner knows that it
+     * is: the connection is then opaque at once. May be NULL, and may be false now and true for the next. */
     bool (*on_silent)(struct ep_listener *l, struct ep_conn *c);
     /* Counting: refused connections by reason ("limit", "loop", "plaintext", "sniff_timeout", "proxy"). */
     void (*on_refused)(struct ep_listener *l, const char *reason);

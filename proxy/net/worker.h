@@ -53,6 +53,7 @@ struct ep_worker {
     void *audit;                   /* observe's audit of the process; shared and locked inside */
     void *owner;                   /* struct ep_server of the process (proxy/config or cli), for listeners */
     bool draining;
+    bool clocked;                  /* now_ns was taken in this turn */
     uint64_t memory_limit;         /* bytes of slabs; past it new streams are refused, then connections */
 
     struct event wheel_event, mail_event;
@@ -77,6 +78,15 @@ void ep_worker_post(struct ep_worker *w, struct ep_mail *m);     /* any thread; 
 static inline uint64_t ep_worker_clock(struct ep_worker *w)
 {
     return w->now_ns = ep_clock_ns();
+}
+
+/* First thing in each event callback: takes the time once a turn. */
+static inline void ep_worker_wake(struct ep_worker *w)
+{
+    if (!w->clocked) {
+        w->clocked = true;
+        w->now_ns = ep_clock_ns();
+    }
 }
 
 static inline void ep_task_init(struct ep_task *t, void (*run)(struct ep_task *))
