@@ -1,0 +1,331 @@
+/* The legs of an h2 connection: sending heads, bodies and trailers, flow control, resets.
+ *
+ * Heads are given to nghttp2 with NO_COPY: it reads them when it serialises the frame, at the end of the turn. So
+ * a leg that is released before that is pumped out first (release). Bodies stay in leg->out until nghttp2 asks. */
+#include "http/h2.h"
+
+#define MAX_NV 128
+
+static const struct ep_leg_ops ops;
+
+struct ep_h2_leg *ep_h2_leg_new(struct ep_h2 *h2, int32_t id)
+{
+    struct ep_h2_leg *l = ep_mem_calloc(&h2->conn->worker->mem, 1, sizeof *l);
+
+    assert(l);
+    l->leg.ops = &ops;
+    l->leg.conn = h2->conn;
+    l->leg.version = EP_HTTP_2;
+    l->leg.server = h2->server;
+    l->worker = h2->conn->worker;
+    l->h2 = h2;
+    l->id = id;
+    ep_body_init(&l->leg.out);
+    ep_list_push(&h2->legs, &l->node);
+    l->counted = true;
+    h2->n_legs++;
+    return l;
+}
+
+static void count_out(struct ep_h2_leg *l)
+{
+    struct ep_h2 *h2 = l->h2;
+
+    if (!h2 || !l->counted)
+        return;
+    l->counted = false;
+    h2->n_legs--;
+    h2->last_active_ns = l->worker->now_ns;
+    if (h2->client)
+        h2->capacity_changed = true;
+    ep_conn_want_flush(h2->conn);
+}
+
+void ep_h2_leg_free(struct ep_h2_leg *l)
+{
+    struct ep_h2 *h2 = l->h2;
+
+    assert(l->closed && l->released);
+    if (h2) {
+        count_out(l);
+        ep_list_remove(&l->node);
+        if (l->unconsumed && !h2->conn->closed)
+            nghttp2_session_consume_connection(h2->session, l->unconsumed);
+    }
+    ep_headers_fini(&l->headers);
+    ep_headers_fini(&l->trailers_in);
+    ep_body_fini(&l->leg.out);
+    ep_mem_free(&l->worker->mem, l);
+}
+
+void ep_h2_leg_closed(struct ep_h2_leg *l, enum ep_reset why, bool clean)
+{
+    bool whole = clean && l->leg.recv_ended && l->leg.send_ended && l->leg.out.bytes == 0;
+
+    if (l->closed)
+        return;
+    l->closed = true;
+    if (l->released) {
+        ep_h2_leg_free(l);
+        return;
+    }
+    count_out(l);
+    if (!l->leg.over) {
+        l->leg.over = true;
+        if (!whole)
+            l->leg.events->on_reset(&l->leg, why);
+    }
+}
+
+static size_t fill_nv(nghttp2_nv *nv, const struct ep_headers *h)
+{
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < h->n && n < MAX_NV; i++) {
+        const struct ep_header *e = &h->v[i];
+        nv[n].name = (uint8_t *)(uintptr_t)e->name.p;
+        nv[n].namelen = e->name.n;
+        nv[n].value = (uint8_t *)(uintptr_t)e->value.p;
+        nv[n].valuelen = e->value.n;
+        nv[n].flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE;
+        if (e->flags & EP_HEADER_NO_INDEX)
+            nv[n].flags |= NGHTTP2_NV_FLAG_NO_INDEX;
+        n++;
+    }
+    return n;
+}
+
+static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
+                         nghttp2_data_source *source, void *user)
+{
+    struct ep_h2_leg *l = source->ptr;
+    size_t n = EP_MIN(l->leg.out.bytes, length);
+
+    (void)buf, (void)user;
+    if (n == 0 && !l->leg.send_ended) {
+        l->deferred = true;
+        return NGHTTP2_ERR_DEFERRED;
+    }
+    *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+    if (n == l->leg.out.bytes && l->leg.send_ended) {
+        *flags |= NGHTTP2_DATA_FLAG_EOF;
+        if (l->trailers_out) {
+            nghttp2_nv nv[MAX_NV];
+            *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+            if (nghttp2_submit_trailer(session, id, nv, fill_nv(nv, l->trailers_out)))
+                return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+        }
+    }
+    return (ssize_t)n;
+}
+
+static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head, size_t length,
+                     nghttp2_data_source *source, void *user)
+{
+    struct ep_h2 *h2 = user;
+    struct ep_h2_leg *l = source->ptr;
+    size_t left = length;
+
+    (void)session;
+    ep_conn_write(h2->conn, head, 9);
+    while (left) {
+        struct ep_slice *front = ep_body_front(&l->leg.out);
+        size_t n = EP_MIN(left, front->n);
+        struct ep_slice part = ep_slice_ref((struct ep_slice){front->slab, front->p, n});
+
+        ep_body_drop(&l->leg.out, n);
+        ep_conn_write_slice(h2->conn, part);
+        left -= n;
+    }
+    h2->control_left = EP_MIN(2000, h2->control_left + 2); /* the peer will have to open windows */
+    if (l->released || l->leg.over)
+        return 0;
+    if (length)
+        l->leg.events->on_sent(&l->leg, length);
+    if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM || (l->trailers_out && l->leg.out.bytes == 0 && l->leg.send_ended)) &&
+        l->leg.events->on_message_sent && !l->leg.over)
+        l->leg.events->on_message_sent(&l->leg);
+    return 0;
+}
+
+void ep_h2_leg_callbacks(nghttp2_session_callbacks *cb)
+{
+    nghttp2_session_callbacks_set_send_data_callback(cb, send_data);
+}
+
+static struct ep_h2_leg *live(struct ep_leg *leg)
+{
+    struct ep_h2_leg *l = (struct ep_h2_leg *)leg;
+
+    return leg->over || !l->h2 || l->h2->conn->closed ? NULL : l;
+}
+
+static void headers(struct ep_leg *leg, struct ep_headers *h, bool end)
+{
+    struct ep_h2_leg *l = live(leg);
+    nghttp2_data_provider body = {.source.ptr = l, .read_callback = read_body};
+    nghttp2_nv nv[MAX_NV];
+    size_t n;
+
+    if (!l)
+        return;
+    assert(!l->submitted);
+    n = fill_nv(nv, h);
+    l->submitted = true;
+    leg->send_ended = end;
+    if (leg->server) {
+        if (nghttp2_submit_response(l->h2->session, l->id, nv, n, end ? NULL : &body))
+            nghttp2_submit_rst_stream(l->h2->session, NGHTTP2_FLAG_NONE, l->id, NGHTTP2_INTERNAL_ERROR);
+    } else {
+        struct ep_str method = ep_headers_get_id(h, EP_HDR_METHOD);
+        leg->head_request = ep_str_eq(method, EP_STR("HEAD"));
+        leg->tunnel = ep_str_eq(method, EP_STR("CONNECT"));
+        l->id = nghttp2_submit_request(l->h2->session, NULL, nv, n, end ? NULL : &body, l);
+        if (l->id < 0) { /* out of ids: capacity said otherwise, so this is a session that just died */
+            l->h2->goaway_in = true;
+            ep_conn_close(l->h2->conn);
+        }
+    }
+    ep_conn_want_flush(l->h2->conn);
+}
+
+static void informational(struct ep_leg *leg, struct ep_headers *h)
+{
+    struct ep_h2_leg *l = live(leg);
+    nghttp2_nv nv[MAX_NV];
+    size_t n;
+
+    if (!l || l->submitted)
+        return;
+    n = fill_nv(nv, h);
+    for (size_t i = 0; i < n; i++) /* sent later than this table lives */
+        nv[i].flags = NGHTTP2_NV_FLAG_NONE;
+    nghttp2_submit_headers(l->h2->session, NGHTTP2_FLAG_NONE, l->id, NULL, nv, n, NULL);
+    ep_conn_want_flush(l->h2->conn);
+}
+
+static void go_on(struct ep_h2_leg *l)
+{
+    if (l->deferred) {
+        l->deferred = false;
+        nghttp2_session_resume_data(l->h2->session, l->id);
+    }
+    ep_conn_want_flush(l->h2->conn);
+}
+
+static void data(struct ep_leg *leg, struct ep_slice s, bool end)
+{
+    struct ep_h2_leg *l = live(leg);
+
+    if (!l) {
+        ep_slice_unref(s);
+        return;
+    }
+    assert(!leg->send_ended);
+    if (s.n)
+        ep_body_push(&leg->out, s, &leg->conn->worker->slabs);
+    else
+        ep_slice_unref(s);
+    leg->send_ended = end;
+    go_on(l);
+}
+
+static void trailers(struct ep_leg *leg, struct ep_headers *h)
+{
+    struct ep_h2_leg *l = live(leg);
+
+    if (!l)
+        return;
+    assert(!leg->send_ended);
+    leg->send_ended = true;
+    if (h->n)
+        l->trailers_out = h;
+    go_on(l);
+}
+
+static void consumed(struct ep_leg *leg, size_t n)
+{
+    struct ep_h2_leg *l = (struct ep_h2_leg *)leg;
+
+    if (n == 0 || !l->h2 || l->h2->conn->closed)
+        return;
+    assert(n <= l->unconsumed);
+    l->unconsumed -= n;
+    nghttp2_session_consume(l->h2->session, l->id, n); /* of a stream that is closed: the connection's window */
+    ep_conn_want_flush(l->h2->conn);
+}
+
+static void reset(struct ep_leg *leg, enum ep_reset why)
+{
+    static const uint32_t codes[EP_RESET_COUNT] = {
+        [EP_RESET_CANCEL] = NGHTTP2_CANCEL,
+        [EP_RESET_REFUSED] = NGHTTP2_REFUSED_STREAM,
+        [EP_RESET_PROTOCOL] = NGHTTP2_PROTOCOL_ERROR,
+        [EP_RESET_INTERNAL] = NGHTTP2_INTERNAL_ERROR,
+        [EP_RESET_CONNECTION] = NGHTTP2_CANCEL,
+        [EP_RESET_TIMEOUT] = NGHTTP2_CANCEL,
+        [EP_RESET_TOO_LARGE] = NGHTTP2_ENHANCE_YOUR_CALM,
+        [EP_RESET_NO_ERROR] = NGHTTP2_NO_ERROR,
+    };
+    struct ep_h2_leg *l = live(leg);
+
+    leg->over = true;
+    if (!l || l->closed || l->reset_sent)
+        return;
+    l->reset_sent = true;
+    ep_body_fini(&leg->out);
+    if (l->id > 0)
+        nghttp2_submit_rst_stream(l->h2->session, NGHTTP2_FLAG_NONE, l->id, codes[why]);
+    else
+        l->closed = true; /* never reached nghttp2 */
+    ep_conn_want_flush(l->h2->conn);
+}
+
+static void release(struct ep_leg *leg)
+{
+    struct ep_h2_leg *l = (struct ep_h2_leg *)leg;
+    struct ep_h2 *h2 = l->h2;
+
+    if (!l->closed && !leg->over)
+        reset(leg, EP_RESET_CANCEL);
+    leg->over = true;
+    l->released = true;
+    if (l->closed) {
+        ep_h2_leg_free(l);
+        return;
+    }
+    /* nghttp2 still knows the stream. What it borrowed lives in the owner's arena, which goes away now. */
+    ep_headers_fini(&l->headers);
+    ep_headers_fini(&l->trailers_in);
+    if (h2->conn->closed)
+        return; /* on_closed comes in this turn and ends it */
+    ep_h2_pump(h2);
+}
+
+void ep_h2_refuse(struct ep_h2_leg *l, unsigned status, const char *reason)
+{
+    struct ep_h2 *h2 = l->h2;
+    nghttp2_nv nv[2] = {
+        {(uint8_t *)(uintptr_t) ":status", (uint8_t *)(uintptr_t)(status == 431 ? "431" : "400"), 7, 3, 0},
+        {(uint8_t *)(uintptr_t) "content-length", (uint8_t *)(uintptr_t) "0", 14, 1, 0},
+    };
+
+    nghttp2_submit_response(h2->session, l->id, nv, 2, NULL);
+    nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, l->id, NGHTTP2_NO_ERROR);
+    h2->acceptor->on_refused(h2->user, h2->conn, status, reason);
+    l->reset_sent = true;
+    l->leg.over = true;
+    l->leg.events->on_reset(&l->leg, EP_RESET_TOO_LARGE);
+    ep_conn_want_flush(h2->conn);
+}
+
+static const struct ep_leg_ops ops = {
+    .name = "h2",
+    .headers = headers,
+    .informational = informational,
+    .data = data,
+    .trailers = trailers,
+    .consumed = consumed,
+    .reset = reset,
+    .release = release,
+};
