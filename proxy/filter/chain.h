@@ -23,8 +23,11 @@ struct ep_chain {
     unsigned n_filters;          /* the router is the last */
     struct ep_route *routes;
     unsigned n_routes;
+    void *short_route;           /* the route that `cluster:` is short for; owned */
     struct ep_http_options http;
     struct ep_tls_context *tls;  /* server context of this listener; NULL: none */
+    size_t state_bytes;          /* of all filters, for one allocation a stream */
+    uint32_t request_body_mask, response_headers_mask, response_body_mask, finish_mask; /* bit i: filter i has it */
     void *series_cache;          /* filter/report.c */
     void *mesh;                  /* const struct ep_mesh of upstream: where mTLS is a must */
 };
@@ -72,11 +75,14 @@ struct ep_server_listener {
     struct ep_listener listener;   /* first */
     struct ep_worker *worker;
     struct ep_chain *chain;        /* the current one: swapped with the view */
+    struct ep_http_options http;   /* the codecs' options: of the current chain */
     struct ep_str name;
     struct ep_list streams;        /* all of this listener and worker, by ep_stream.node */
     unsigned n_streams;
     struct ep_list node;           /* of the worker's listeners */
     bool removed;                  /* no longer in the configuration: drained, freed when empty */
+    uint64_t *cell_streams, *cell_connections; /* gauges */
+    void *silent;                  /* which destinations speak first: server.c */
 };
 /* Accepts on `fd` (a bound socket, owned from here) with this chain. NULL with err. */
 struct ep_server_listener *ep_server_listener_new(struct ep_worker *w, struct ep_chain *chain, int fd,

@@ -35,17 +35,24 @@ struct ep_message {
     bool has_headers, has_trailers;
     bool ended;                  /* the last byte was received (or the message was made whole by a filter) */
     size_t owed;                 /* bytes received and not yet told consumed */
+    size_t in_flight;            /* bytes given to the other leg that it has not sent yet */
+    bool end_given;              /* the end was passed to the other side */
     uint64_t bytes;              /* of body, received */
 };
 
-/* Where a walk through the chain stands; one for each direction. */
+/* Where a walk through the chain stands; one for each direction. Request walks count up, response walks down;
+ * `at` is the filter whose turn it is, -1 or n_filters behind the last. */
 struct ep_walk {
-    uint8_t at;                  /* filter whose turn it is */
-    uint8_t phase;               /* headers, body, trailers */
-    bool waiting;                /* EP_WAIT: until ep_stream_resume */
+    int8_t at;
+    bool started;                /* the head is there */
+    bool headers_passed;         /* … and went through all filters */
+    bool waiting;                /* EP_WAIT: until ep_stream_resume_* */
+    bool waiting_in_body;
     bool buffering;              /* EP_BUFFER: until the whole body is there */
-    bool running;                /* guards against recursion */
-    bool headers_passed, end_passed;
+    bool running;                /* a step runs: resuming is for later */
+    bool trailers_passed;
+    int8_t body_from;            /* body steps of filters before it had the whole body already */
+    uint32_t buffered;           /* filters that had the whole body by EP_BUFFER: their body step is done */
     uint64_t waiting_since_ns;
 };
 
@@ -63,8 +70,8 @@ struct ep_stream {
     struct ep_leg *up;                  /* the router's; NULL when there is none */
     struct ep_message request, response;
     struct ep_walk request_walk, response_walk;
-    void *filter_state[EP_STREAM_MAX_FILTERS];
-    uint64_t filter_ns[EP_STREAM_MAX_FILTERS];
+    void **filter_state;                /* one a filter of the chain */
+    uint64_t *filter_ns;                /* likewise, when `timed` */
     struct ep_call call;
     const struct ep_protocol *protocol; /* how to refuse; never NULL */
     struct ep_str peer_id;              /* verified SPIFFE ID of the caller, else empty */
@@ -88,12 +95,22 @@ struct ep_stream {
     bool fault_injected;
     bool tunnel;
     bool close_after;                   /* h1: no keep-alive after this response */
+    bool reply_pending;                 /* a reply of ours waits for the end of the turn */
+    bool request_done;                  /* no more of the request is wanted */
+    bool response_sent;                 /* our message downstream is whole and on its way */
+    bool ending;                        /* the end is queued; events are ignored */
+    bool down_over;                     /* the downstream leg gave up */
+    bool timed;                         /* this stream's filters are measured one by one */
+    uint8_t current;                    /* filter whose step runs */
+    uint64_t walk_clock_ns;             /* when it began, when `timed` */
     struct ep_task task;                /* deferred replies and the end */
-    struct ep_timer timer;              /* request timeout */
-    struct ep_timer idle_timer;         /* stream idle */
-    struct ep_list node;                /* worker's streams of this view */
-    struct ep_slice *reply_body;
-    const struct ep_refusal *deferred_refusal;
+    struct ep_timer timer;              /* the one timer: request deadline and idle time, whichever is next */
+    uint64_t deadline_ns;               /* of the whole request; 0: none */
+    uint64_t idle_limit_ns;             /* no byte either way; 0: none */
+    uint64_t last_active_ns;
+    void (*on_timeout)(struct ep_stream *s); /* the router's; NULL: refuse with 504 */
+    struct ep_list node;                /* listener->streams */
+    struct ep_str reply_body;
 };
 
 /* --- what filters may do --- */
@@ -135,6 +152,10 @@ struct ep_str ep_stream_authority(const struct ep_stream *s);
 
 /* An id for the decision (uuid-like, made once a stream): decision_id. */
 struct ep_str ep_stream_decision(struct ep_stream *s);
+
+/* Starts or changes the stream's timer: a deadline from now for the whole request (0: none) and a limit of
+ * silence (0: none). */
+void ep_stream_set_timeouts(struct ep_stream *s, uint64_t request_ns, uint64_t idle_ns);
 
 /* --- between the chain and the router (filters/router) --- */
 

@@ -72,6 +72,8 @@ struct ep_conn {
     bool eof_in, shut_out;        /* peer's FIN seen; we sent ours */
     bool shut_out_wanted;         /* after the output is flushed */
     bool close_wanted, closed;    /* after the output is flushed; doomed */
+    bool silent_probed;           /* who speaks first was looked into for it */
+    void *user_listener;          /* the listener that accepted it; NULL on the client side */
     bool lingering;               /* we sent FIN and read on, so that unread bytes don't turn into a reset */
     int error;                    /* errno of what failed, 0 if none */
     char error_text[128];         /* for logs: "certificate verify failed: …" */

@@ -14,6 +14,7 @@
 #include "net/tls.h"
 
 #define SILENT_NS (5 * EP_MS)
+#define SILENT_ROUNDS 8
 #define SNIFF_MAX (20u * 1024u) /* a ClientHello with post-quantum keys and long tickets is under 17 KiB */
 
 enum phase { PHASE_PROXY, PHASE_OUTER, PHASE_HANDSHAKE, PHASE_INNER };
@@ -23,9 +24,9 @@ struct sniffer {
     struct ep_conn *conn;
     enum phase phase;
     struct ep_timer silent;
+    unsigned silent_rounds;
     unsigned char *held; /* bytes that were too few to decide */
     size_t n_held;
-    bool switched; /* handed on */
 };
 
 static void sniffer_free(struct sniffer *s)
@@ -62,28 +63,18 @@ static void hand_on(struct sniffer *s, enum ep_sniff what, const unsigned char *
 
 static void hold(struct sniffer *s, const unsigned char *p, size_t n)
 {
-    if (s->held == p) { /* the same bytes, perhaps fewer at the front */
-        s->n_held = n;
-        return;
-    }
-    unsigned char *copy = ep_malloc(n ? n : 1);
-    memcpy(copy, p, n);
-    free(s->held);
-    s->held = copy;
+    assert(!s->held);
+    s->held = ep_malloc(n ? n : 1);
+    memcpy(s->held, p, n);
     s->n_held = n;
 }
 
 static void start_tls(struct sniffer *s, struct ep_tls_context *ctx, const unsigned char *p, size_t n)
 {
     struct ep_conn *c = s->conn;
-    unsigned char *first = s->held;
-
-    s->held = NULL; /* the handshake may hand the connection on, and the sniffer is gone then */
-    s->n_held = 0;
     s->phase = PHASE_HANDSHAKE;
     ep_conn_deadline(c, s->listener->options.handshake_timeout_ns);
-    ep_conn_start_tls_server(c, ctx, p, n);
-    free(first);
+    ep_conn_start_tls_server(c, ctx, p, n); /* may hand the connection on: the sniffer is gone then */
 }
 
 static void outer(struct sniffer *s, const unsigned char *p, size_t n)
@@ -143,14 +134,10 @@ static void proxy(struct sniffer *s, const unsigned char *p, size_t n)
     if (dst.len)
         s->conn->original = dst;
     s->phase = PHASE_OUTER;
-    if ((size_t)used < n) {
+    if ((size_t)used < n)
         outer(s, p + used, n - (size_t)used);
-    } else {
-        free(s->held);
-        s->held = NULL;
-        s->n_held = 0;
+    else if (s->listener->ops->on_silent)
         ep_worker_timer(s->listener->worker, &s->silent, SILENT_NS);
-    }
 }
 
 static void on_data(struct ep_conn *c, struct ep_slab *slab, const unsigned char *p, size_t n)
@@ -234,8 +221,10 @@ static void on_silent(struct ep_timer *t)
     struct sniffer *s = EP_CONTAINER(t, struct sniffer, silent);
     struct ep_listener *l = s->listener;
 
-    if (l->ops->on_silent && l->ops->on_silent(l, s->conn))
+    if (l->ops->on_silent(l, s->conn))
         hand_on(s, EP_SNIFF_OPAQUE, NULL, 0);
+    else if (++s->silent_rounds < SILENT_ROUNDS) /* the owner may be finding out */
+        ep_worker_timer(l->worker, &s->silent, SILENT_NS << s->silent_rounds);
 }
 
 void ep_sniffer_start(struct ep_listener *l, int fd, const struct ep_addr *peer)
@@ -253,6 +242,7 @@ void ep_sniffer_start(struct ep_listener *l, int fd, const struct ep_addr *peer)
         return;
     }
     s->conn = c;
+    c->user_listener = l;
     l->n_connections++;
     if (l->options.intercept != EP_INTERCEPT_NONE && !ep_original_destination(fd, l->options.intercept, &c->original))
         c->original.len = 0;

@@ -51,6 +51,7 @@ struct ep_worker {
     void *lua;                     /* the Lua state of this worker; owned by filters/lua */
     void *resolver;                /* upstream's DNS of this worker */
     void *audit;                   /* observe's audit of the process; shared and locked inside */
+    void *access_log;              /* struct ep_access_log of this worker; NULL: none */
     void *owner;                   /* struct ep_server of the process (proxy/config or cli), for listeners */
     bool draining;
     bool clocked;                  /* now_ns was taken in this turn */

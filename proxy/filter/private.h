@@ -1,0 +1,34 @@
+/* Shared by the files of proxy/filter and nobody else. */
+#ifndef EP_FILTER_PRIVATE_H
+#define EP_FILTER_PRIVATE_H
+
+#include "filter/chain.h"
+#include "filter/filter.h"
+#include "observe/observe.h"
+
+#define EP_STREAM_MAGIC 0x73747265u
+
+/* stream.c */
+struct ep_stream *ep_stream_new(struct ep_server_listener *l, struct ep_leg *down);
+extern const struct ep_leg_events ep_stream_down_events;
+void ep_stream_check_end(struct ep_stream *s);   /* ends the stream when nothing is left to do */
+void ep_stream_end(struct ep_stream *s);         /* queues the end */
+void ep_stream_settle(struct ep_stream *s);      /* opens windows by what has left */
+
+/* walk.c */
+void ep_walk_request(struct ep_stream *s);       /* as far as it goes now */
+void ep_walk_response(struct ep_stream *s);
+
+/* report.c */
+void ep_report_stream(struct ep_stream *s);      /* at the end: histograms, counters, access log */
+void ep_report_refusal(struct ep_stream *s, const struct ep_refusal *r);
+void ep_report_free(struct ep_chain *c);
+
+/* route.c */
+bool ep_match(const struct ep_match_config *m, struct ep_str host, struct ep_str path, struct ep_str method,
+              const struct ep_headers *h);
+
+/* reply.c */
+void ep_reply_run(struct ep_stream *s);          /* the deferred part of ep_stream_reply */
+
+#endif

@@ -1,0 +1,349 @@
+/* The walk of a message through the filters of its chain.
+ *
+ * One function a direction, called whenever something may go on: a head or body bytes came, the end came, a filter
+ * resumed. It is idempotent: what was done is remembered in the walk, and it returns when a filter waits, when
+ * it needs more of the message, or when all there is has been passed on.
+ *
+ *   request:  head through filters 0 … n-1 (the router is n-1), then body and trailers the same way
+ *   response: head through filters n-2 … 0, then to the downstream leg, then body and trailers
+ */
+#include "filter/private.h"
+
+/* Steps are measured filter by filter in one stream of TIMED_ONE_IN; the sum of all filters in every stream. */
+
+static enum ep_step measured(struct ep_stream *s, unsigned i, enum ep_step step, uint64_t since)
+{
+    s->filter_ns[i] += ep_clock_ns() - since;
+    return step;
+}
+
+#define STEP(s, i, call) ((s)->timed ? step_start(s, i), measured(s, i, (call), (s)->walk_clock_ns) : (call))
+
+static void step_start(struct ep_stream *s, unsigned i)
+{
+    (void)i;
+    s->walk_clock_ns = ep_clock_ns();
+}
+
+static bool stopped(const struct ep_stream *s)
+{
+    return s->ending || s->finished;
+}
+
+static void wait_here(struct ep_stream *s, struct ep_walk *w, bool in_body)
+{
+    w->waiting = true;
+    w->waiting_in_body = in_body;
+    w->waiting_since_ns = s->worker->now_ns;
+}
+
+static void too_large(struct ep_stream *s, bool request)
+{
+    ep_stream_refuse(s, &(struct ep_refusal){.kind = request ? EP_REFUSE_TOO_LARGE : EP_REFUSE_UPSTREAM,
+                                             .policy = ep_str(s->chain->filters[s->current].filter->name),
+                                             .reason = request ? EP_STR("the body is larger than policies may read")
+                                                               : EP_STR("the response is larger than policies may read"),
+                                             .code = request ? "body.too_large" : "response.too_large",
+                                             .status = request ? 0 : 502,
+                                             .grpc_status = -1});
+}
+
+/* Whether filter i, which asked for the whole body, can be served: 1 yes, 0 not yet, -1 refused. */
+static int whole_body(struct ep_stream *s, struct ep_message *m, struct ep_walk *w, bool request)
+{
+    if (m->body.bytes > s->chain->config->max_body_bytes) {
+        w->buffering = false;
+        too_large(s, request);
+        return -1;
+    }
+    w->buffering = !m->ended;
+    return m->ended;
+}
+
+static bool request_headers(struct ep_stream *s)
+{
+    struct ep_walk *w = &s->request_walk;
+    const struct ep_chain *c = s->chain;
+    struct ep_message *m = &s->request;
+
+    while (w->at < (int8_t)c->n_filters) {
+        unsigned i = (unsigned)w->at;
+        const struct ep_filter *f = c->filters[i].filter;
+        enum ep_step step = EP_NEXT;
+
+        s->current = (uint8_t)i;
+        if (w->buffering) {
+            int whole = whole_body(s, m, w, true);
+            if (whole <= 0)
+                return false;
+            w->buffered |= 1u << i;
+            step = f->request_body ? STEP(s, i, f->request_body(s, s->filter_state[i], &m->body, true)) : EP_NEXT;
+        } else if (f->request_headers) {
+            bool end = m->ended && m->body.bytes == 0 && !m->has_trailers;
+            if (i == c->n_filters - 1u)
+                m->end_given = end;
+            step = STEP(s, i, f->request_headers(s, s->filter_state[i], end));
+            if (step == EP_BUFFER) {
+                w->buffering = true;
+                continue;
+            }
+        }
+        if (stopped(s) || s->reply_pending || step == EP_REPLIED)
+            return false;
+        w->at++;
+        if (step == EP_WAIT) {
+            wait_here(s, w, false);
+            return false;
+        }
+    }
+    w->headers_passed = true;
+    w->at = 0;
+    return true;
+}
+
+static bool request_body(struct ep_stream *s)
+{
+    struct ep_walk *w = &s->request_walk;
+    const struct ep_chain *c = s->chain;
+    struct ep_message *m = &s->request;
+    bool end = m->ended && !m->has_trailers;
+
+    if (m->end_given || (m->body.bytes == 0 && !end))
+        return true;
+    for (; w->at < (int8_t)c->n_filters; w->at++) {
+        unsigned i = (unsigned)w->at;
+        const struct ep_filter *f = c->filters[i].filter;
+        enum ep_step step;
+
+        if (!f->request_body || w->buffered & (1u << i))
+            continue;
+        s->current = (uint8_t)i;
+        if (i == c->n_filters - 1u)
+            m->end_given = end;
+        step = STEP(s, i, f->request_body(s, s->filter_state[i], &m->body, end));
+        if (stopped(s) || s->reply_pending || step == EP_REPLIED)
+            return false;
+        if (step == EP_WAIT) {
+            w->at++;
+            wait_here(s, w, true);
+            return false;
+        }
+    }
+    w->at = 0;
+    return true;
+}
+
+static void request_trailers(struct ep_stream *s)
+{
+    struct ep_walk *w = &s->request_walk;
+    const struct ep_chain *c = s->chain;
+
+    if (!s->request.has_trailers || w->trailers_passed)
+        return;
+    w->trailers_passed = true;
+    for (unsigned i = 0; i < c->n_filters; i++) {
+        const struct ep_filter *f = c->filters[i].filter;
+        s->current = (uint8_t)i;
+        if (f->request_trailers && STEP(s, i, f->request_trailers(s, s->filter_state[i])) == EP_REPLIED)
+            return;
+        if (stopped(s) || s->reply_pending)
+            return;
+    }
+    s->request.end_given = true;
+}
+
+void ep_walk_request(struct ep_stream *s)
+{
+    struct ep_walk *w = &s->request_walk;
+
+    if (w->running || w->waiting || !w->started || stopped(s) || s->request_done || s->reply_pending)
+        return;
+    w->running = true;
+    if (!w->headers_passed) {
+        uint64_t since = ep_clock_ns(), until;
+        bool passed = request_headers(s);
+        until = ep_clock_ns();
+        s->time.filter_ns += until - since;
+        if (passed)
+            s->time.chain_done = until;
+    }
+    if (w->headers_passed && !stopped(s) && request_body(s))
+        request_trailers(s);
+    w->running = false;
+    if (!stopped(s))
+        ep_stream_settle(s);
+}
+
+/* --- response --- */
+
+static void send_head(struct ep_stream *s, bool end)
+{
+    struct ep_leg *down = s->down;
+
+    s->response_started = true;
+    down->ops->headers(down, &s->response.headers, end);
+    if (end) {
+        s->response.end_given = true;
+        s->response_sent = true;
+    }
+}
+
+static bool response_headers(struct ep_stream *s)
+{
+    struct ep_walk *w = &s->response_walk;
+    const struct ep_chain *c = s->chain;
+    struct ep_message *m = &s->response;
+
+    while (w->at >= 0) {
+        unsigned i = (unsigned)w->at;
+        const struct ep_filter *f = c->filters[i].filter;
+        enum ep_step step = EP_NEXT;
+
+        s->current = (uint8_t)i;
+        if (w->buffering) {
+            int whole = whole_body(s, m, w, false);
+            if (whole <= 0)
+                return false;
+            w->buffered |= 1u << i;
+            step = f->response_body ? STEP(s, i, f->response_body(s, s->filter_state[i], &m->body, true)) : EP_NEXT;
+        } else if (c->response_headers_mask & (1u << i)) {
+            step = STEP(s, i, f->response_headers(s, s->filter_state[i], m->ended && m->body.bytes == 0 && !m->has_trailers));
+            if (step == EP_BUFFER) {
+                w->buffering = true;
+                continue;
+            }
+        }
+        if (stopped(s) || s->reply_pending || step == EP_REPLIED)
+            return false;
+        w->at--;
+        if (step == EP_WAIT) {
+            wait_here(s, w, false);
+            return false;
+        }
+    }
+    w->headers_passed = true;
+    w->at = w->body_from;
+    send_head(s, m->ended && m->body.bytes == 0 && !m->has_trailers);
+    return true;
+}
+
+static void give_response_body(struct ep_stream *s, bool end)
+{
+    struct ep_message *m = &s->response;
+    struct ep_leg *down = s->down;
+
+    s->last_active_ns = s->worker->now_ns;
+    while (m->body.count) {
+        struct ep_slice one = ep_slice_ref(*ep_body_front(&m->body));
+        bool last;
+
+        ep_body_drop(&m->body, one.n);
+        last = end && m->body.count == 0;
+        m->in_flight += one.n;
+        m->end_given |= last;
+        down->ops->data(down, one, last);
+    }
+    if (end && !m->end_given) {
+        m->end_given = true;
+        down->ops->data(down, (struct ep_slice){NULL, NULL, 0}, true);
+    }
+}
+
+static bool response_body(struct ep_stream *s)
+{
+    struct ep_walk *w = &s->response_walk;
+    const struct ep_chain *c = s->chain;
+    struct ep_message *m = &s->response;
+    bool end = m->ended && !m->has_trailers;
+
+    if (m->end_given || (m->body.bytes == 0 && !end))
+        return true;
+    if (c->response_body_mask && !s->local_reply) {
+        for (; w->at >= 0; w->at--) {
+            unsigned i = (unsigned)w->at;
+            const struct ep_filter *f = c->filters[i].filter;
+            enum ep_step step;
+
+            if (!(c->response_body_mask & (1u << i)) || w->buffered & (1u << i))
+                continue;
+            s->current = (uint8_t)i;
+            step = STEP(s, i, f->response_body(s, s->filter_state[i], &m->body, end));
+            if (stopped(s) || s->reply_pending || step == EP_REPLIED)
+                return false;
+            if (step == EP_WAIT) {
+                w->at--;
+                wait_here(s, w, true);
+                return false;
+            }
+        }
+        w->at = w->body_from;
+    }
+    give_response_body(s, end);
+    return true;
+}
+
+static void response_trailers(struct ep_stream *s)
+{
+    struct ep_walk *w = &s->response_walk;
+    const struct ep_chain *c = s->chain;
+
+    if (!s->response.has_trailers || w->trailers_passed || s->response.end_given)
+        return;
+    w->trailers_passed = true;
+    for (int i = w->body_from; i >= 0; i--) {
+        const struct ep_filter *f = c->filters[i].filter;
+        s->current = (uint8_t)i;
+        if (f->response_trailers && STEP(s, (unsigned)i, f->response_trailers(s, s->filter_state[i])) == EP_REPLIED)
+            return;
+        if (stopped(s))
+            return;
+    }
+    s->response.end_given = true;
+    s->down->ops->trailers(s->down, &s->response.trailers);
+}
+
+void ep_walk_response(struct ep_stream *s)
+{
+    struct ep_walk *w = &s->response_walk;
+
+    if (w->running || w->waiting || !w->started || stopped(s) || s->down_over || s->reply_pending)
+        return;
+    w->running = true;
+    if ((w->headers_passed || response_headers(s)) && response_body(s))
+        response_trailers(s);
+    w->running = false;
+    if (!stopped(s)) {
+        ep_stream_settle(s);
+        ep_stream_check_end(s);
+    }
+}
+
+/* --- resuming --- */
+
+static void resume(struct ep_stream *s, struct ep_walk *w)
+{
+    if (!w->waiting)
+        return;
+    w->waiting = false;
+    s->time.filter_ns += s->worker->now_ns - w->waiting_since_ns;
+    s->last_active_ns = s->worker->now_ns;
+}
+
+void ep_stream_resume_request(struct ep_stream *s)
+{
+    assert(s->magic == EP_STREAM_MAGIC && !s->request_walk.running);
+    resume(s, &s->request_walk);
+    ep_walk_request(s);
+}
+
+void ep_stream_resume_response(struct ep_stream *s)
+{
+    assert(s->magic == EP_STREAM_MAGIC && !s->response_walk.running);
+    resume(s, &s->response_walk);
+    ep_walk_response(s);
+}
+
+struct ep_filter_instance *ep_filter_self(struct ep_stream *s)
+{
+    return &s->chain->filters[s->current];
+}
