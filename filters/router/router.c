@@ -157,6 +157,7 @@ static void on_sent(struct ep_leg *leg, size_t n)
     size_t replayed = EP_MIN(n, r->replayed_ahead); /* bytes of an earlier try were told already */
 
     r->replayed_ahead -= replayed;
+    r->told += n - replayed;
     if (n > replayed)
         ep_stream_request_sent(r->stream, n - replayed);
 }
@@ -259,7 +260,7 @@ static void start_try(struct router *r)
         ep_body_fini(&r->held);
         for (uint32_t i = 0; i < r->replay.count; i++)
             ep_body_push(&r->held, ep_slice_ref(*ep_body_at(&r->replay, i)), &s->worker->slabs);
-        r->replayed_ahead = r->replay_told;
+        r->replayed_ahead = r->told;
         r->ended_sent = false;
     }
     router_fill_call(r, cluster);
@@ -329,7 +330,6 @@ static enum ep_step request_body(struct ep_stream *s, void *state, struct ep_bod
             r->replay_whole = false;
             ep_body_fini(&r->replay);
         }
-        r->replay_told += slice.n;
         ep_body_push(&r->held, slice, &s->worker->slabs);
     }
     r->request_ended |= end;

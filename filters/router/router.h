@@ -15,7 +15,7 @@ struct router {
     struct ep_upstream_outcome outcome;
     struct ep_body held;         /* body bytes that wait for the leg */
     struct ep_body replay;       /* the body so far, for another try; whole while replay_whole */
-    size_t replay_told;          /* body bytes that came from the stream */
+    size_t told;                 /* body bytes of which the stream knows that they were sent */
     size_t replayed_ahead;       /* of the bytes sent in this try, how many an earlier one has told the stream */
     bool ready, acquiring, answered, gave_up;
     bool request_ended, ended_sent, replay_whole, mended;
