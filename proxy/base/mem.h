@@ -10,6 +10,18 @@
 
 #define EP_MEM_CLASSES 16
 
+/* Under ASan every free list keeps nothing, so that it sees a use after free in pools, slabs and classes. */
+#if defined(__SANITIZE_ADDRESS__)
+#define EP_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define EP_ASAN 1
+#endif
+#endif
+#ifndef EP_ASAN
+#define EP_ASAN 0
+#endif
+
 struct ep_mem {
     void *free[EP_MEM_CLASSES];
     unsigned n_free[EP_MEM_CLASSES];

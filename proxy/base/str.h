@@ -60,6 +60,8 @@ bool ep_str_u64(struct ep_str s, uint64_t *out);
 bool ep_str_next(struct ep_str *rest, char sep, struct ep_str *part);
 /* Shell-like glob where * matches any run (also of '/' and '.') and ? one byte. */
 bool ep_str_glob(struct ep_str pattern, struct ep_str s);
+/* Length (1 to 4) of the well-formed UTF-8 sequence at p, or 0 when there is none. */
+size_t ep_utf8_length(const void *p, size_t n);
 
 static inline uint64_t ep_hash(const void *data, size_t n)
 {
