@@ -179,6 +179,7 @@ struct h1_leg {
     bool hold_out;                  /* client: data waits until the tunnel is granted */
     char accept[H1_ACCEPT_BYTES];   /* server: our answer; client: what we expect */
     bool connect;
+    bool answered;                  /* client: a byte of the response came */
     uint8_t informationals;         /* client: 1xx so far */
 };
 
