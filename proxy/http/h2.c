@@ -29,12 +29,13 @@ static void *mem_realloc(void *p, size_t n, void *user)
     return ep_mem_realloc(user, p, n);
 }
 
-void ep_h2_pump(struct ep_h2 *h2)
+void ep_h2_pump(struct ep_h2 *h2, bool heads)
 {
     struct ep_conn *c = h2->conn;
     const uint8_t *p;
 
-    while (!c->closed && ep_conn_pending(c) < EP_CONN_OUT_HIGH) {
+    while (!c->closed && (ep_conn_pending(c) < EP_CONN_OUT_HIGH ||
+                          (heads && nghttp2_session_get_outbound_queue_size(h2->session) > 0))) {
         ssize_t n = nghttp2_session_mem_send(h2->session, &p);
 
         if (n == 0)
@@ -52,7 +53,11 @@ static void on_flush(struct ep_conn *c)
 {
     struct ep_h2 *h2 = c->user;
 
-    ep_h2_pump(h2);
+    ep_h2_pump(h2, false);
+    if (h2->n_stops && !c->closed) {
+        ep_h2_stop_legs(h2);
+        ep_h2_pump(h2, false);
+    }
     if (c->closed)
         return;
     h2->stuck_since_ns = c->write_stuck ? (h2->stuck_since_ns ? h2->stuck_since_ns : c->worker->now_ns) : 0;

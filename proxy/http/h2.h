@@ -16,7 +16,7 @@ struct ep_h2 {
     const struct ep_client_events *client;  /* client */
     void *user;
     struct ep_list legs;
-    unsigned n_legs;
+    unsigned n_legs, n_stops;
     uint32_t peer_max_streams;
     uint64_t requests;
     struct ep_slab *slab;                   /* what on_data was called with, while it runs */
@@ -44,6 +44,7 @@ struct ep_h2_leg {
     bool released;     /* by the owner */
     bool reset_sent;
     bool counted;      /* in h2->n_legs */
+    bool stop_wanted;  /* RST_STREAM(NO_ERROR) once our early response is out (RFC 9113 section 8.1) */
     struct ep_headers *trailers_out;
     size_t unconsumed; /* given to the owner and not told consumed; the connection's window waits for it */
 };
@@ -54,13 +55,15 @@ struct ep_h2_leg *ep_h2_leg_new(struct ep_h2 *h2, int32_t id);
 void ep_h2_leg_free(struct ep_h2_leg *l);
 /* The stream is closed for nghttp2: tells the owner when that came too early; frees a released leg. */
 void ep_h2_leg_closed(struct ep_h2_leg *l, enum ep_reset why, bool clean);
-/* Serialises what nghttp2 has to say into the connection's output. */
-void ep_h2_pump(struct ep_h2 *h2);
+/* Serialises what nghttp2 has to say into the connection's output, up to its high-water mark; with `heads`, all frames
+ * but DATA whatever that mark says. */
+void ep_h2_pump(struct ep_h2 *h2, bool heads);
 void ep_h2_callbacks(nghttp2_session_callbacks *cb);      /* the receiving ones: h2_recv.c */
 void ep_h2_leg_callbacks(nghttp2_session_callbacks *cb);  /* the sending ones: h2_leg.c */
 enum ep_reset ep_h2_reset_of(uint32_t error_code);
 /* Answers a request by the codec itself and lets the owner of the leg know that it is over. */
 void ep_h2_refuse(struct ep_h2_leg *l, unsigned status, const char *reason);
 void ep_h2_check_capacity(struct ep_h2 *h2);
+void ep_h2_stop_legs(struct ep_h2 *h2); /* after a pump: the resets that follow early responses */
 
 #endif

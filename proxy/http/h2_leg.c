@@ -48,6 +48,7 @@ void ep_h2_leg_free(struct ep_h2_leg *l)
     assert(l->closed && l->released);
     if (h2) {
         count_out(l);
+        h2->n_stops -= l->stop_wanted;
         ep_list_remove(&l->node);
         if (l->unconsumed && !h2->conn->closed)
             nghttp2_session_consume_connection(h2->session, l->unconsumed);
@@ -255,6 +256,26 @@ static void consumed(struct ep_leg *leg, size_t n)
     ep_conn_want_flush(l->h2->conn);
 }
 
+static void stop_later(struct ep_h2_leg *l)
+{
+    l->stop_wanted = true;
+    l->h2->n_stops++;
+    ep_conn_want_flush(l->h2->conn);
+}
+
+void ep_h2_stop_legs(struct ep_h2 *h2)
+{
+    EP_LIST_FOREACH(n, &h2->legs) {
+        struct ep_h2_leg *l = EP_CONTAINER(n, struct ep_h2_leg, node);
+        if (!l->stop_wanted || l->leg.out.bytes)
+            continue;
+        l->stop_wanted = false;
+        h2->n_stops--;
+        if (!l->closed)
+            nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, l->id, NGHTTP2_NO_ERROR);
+    }
+}
+
 static void reset(struct ep_leg *leg, enum ep_reset why)
 {
     static const uint32_t codes[EP_RESET_COUNT] = {
@@ -273,6 +294,10 @@ static void reset(struct ep_leg *leg, enum ep_reset why)
     if (!l || l->closed || l->reset_sent)
         return;
     l->reset_sent = true;
+    if (why == EP_RESET_NO_ERROR && leg->send_ended) { /* nghttp2 would drop a response that is still queued */
+        stop_later(l);
+        return;
+    }
     ep_body_fini(&leg->out);
     if (l->id > 0)
         nghttp2_submit_rst_stream(l->h2->session, NGHTTP2_FLAG_NONE, l->id, codes[why]);
@@ -286,8 +311,8 @@ static void release(struct ep_leg *leg)
     struct ep_h2_leg *l = (struct ep_h2_leg *)leg;
     struct ep_h2 *h2 = l->h2;
 
-    if (!l->closed && !leg->over)
-        reset(leg, EP_RESET_CANCEL);
+    if (!l->closed && !leg->over && !(leg->send_ended && leg->recv_ended))
+        reset(leg, EP_RESET_CANCEL); /* a whole exchange goes on by itself until it is flushed */
     leg->over = true;
     l->released = true;
     if (l->closed) {
@@ -299,7 +324,7 @@ static void release(struct ep_leg *leg)
     ep_headers_fini(&l->trailers_in);
     if (h2->conn->closed)
         return; /* on_closed comes in this turn and ends it */
-    ep_h2_pump(h2);
+    ep_h2_pump(h2, true);
 }
 
 void ep_h2_refuse(struct ep_h2_leg *l, unsigned status, const char *reason)
@@ -311,9 +336,11 @@ void ep_h2_refuse(struct ep_h2_leg *l, unsigned status, const char *reason)
     };
 
     nghttp2_submit_response(h2->session, l->id, nv, 2, NULL);
-    nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, l->id, NGHTTP2_NO_ERROR);
+    if (!l->leg.recv_ended)
+        stop_later(l);
     h2->acceptor->on_refused(h2->user, h2->conn, status, reason);
     l->reset_sent = true;
+    l->leg.send_ended = true;
     l->leg.over = true;
     l->leg.events->on_reset(&l->leg, EP_RESET_TOO_LARGE);
     ep_conn_want_flush(h2->conn);

@@ -134,6 +134,7 @@ static void request_head(struct ep_h2 *h2, struct ep_h2_leg *l, bool end)
     h2->headers_since_ns = 0;
     h2->control_left = EP_MIN(CONTROL_BURST, h2->control_left + 8);
     l->has_head = true;
+    l->leg.recv_ended = end;
     if (l->too_large) {
         ep_h2_refuse(l, 431, "headers.too_large");
         return;
@@ -143,7 +144,6 @@ static void request_head(struct ep_h2 *h2, struct ep_h2_leg *l, bool end)
         ep_h2_refuse(l, 400, bad);
         return;
     }
-    l->leg.recv_ended = end;
     l->leg.head_request = ep_str_eq(method, EP_STR("HEAD"));
     l->leg.tunnel = ep_str_eq(method, EP_STR("CONNECT"));
     l->leg.events->on_headers(&l->leg, &l->headers, end);
