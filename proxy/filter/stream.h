@@ -56,6 +56,12 @@ struct ep_walk {
     uint64_t waiting_since_ns;
 };
 
+/* What policies (c:tag) and scripts (dynamicMetadata) noted of a stream: a JSON value by namespace and key. */
+struct ep_tag {
+    struct ep_tag *next;
+    struct ep_str space, key, value;
+};
+
 #define EP_STREAM_MAX_FILTERS 24
 
 struct ep_stream {
@@ -85,6 +91,7 @@ struct ep_stream {
     unsigned status;                    /* of the response; 0: none yet */
     int grpc_status;                    /* -1: none */
     unsigned attempts;                  /* upstream tries */
+    struct ep_tag *tags;                /* in the arena; each space and key once */
     struct ep_str decision_id;          /* set when something decided: in the reply, the log and the audit */
     struct ep_str denied_by, denied_code; /* of the refusal */
     const char *response_flag;          /* "UF", "UT", "UO", "NR", "DC", "DI", "FI" …; NULL: none */

@@ -1,0 +1,21 @@
+/* What `policies:` in the configuration becomes. The filter `policies` (filters/lua) reads it from the view. */
+#ifndef EP_FILTER_POLICIES_CONFIG_H
+#define EP_FILTER_POLICIES_CONFIG_H
+
+#include "base/base.h"
+
+struct ep_policies_budget {
+    int64_t instructions; /* of one call of one policy */
+    uint64_t memory;      /* bytes more than before the call */
+    uint64_t time_ns;
+};
+
+struct ep_policies_config {
+    struct ep_str directory; /* of *.lua; empty: no policies */
+    struct ep_policies_budget budget;
+    int mode;                /* enum ep_mode: shadow makes every policy a shadow, off runs none */
+};
+
+extern const struct ep_schema ep_policies_schema;
+
+#endif
