@@ -45,6 +45,7 @@ struct ep_tls_info {
     struct ep_str peer_id;      /* verified SPIFFE ID; empty when no certificate was given */
     struct ep_str peer_subject, peer_sha256; /* hex */
     bool peer_verified, resumed;
+    bool close_notify;          /* the peer ended its side by one; false at on_eof: the end may have been cut off */
     uint64_t handshake_ns;
 };
 const struct ep_tls_info *ep_conn_tls_info(const struct ep_conn *c); /* NULL: plain */
