@@ -17,6 +17,8 @@ enum ep_metric {
 
 enum ep_metric_kind { EP_COUNTER, EP_GAUGE, EP_HISTOGRAM };
 #define EP_LABELS_MAX 8
+#define EP_SERIES_MAX 2000u   /* of one family and shard, before new ones are folded */
+#define EP_LABEL_BYTES_MAX 256u /* longer values are cut */
 
 struct ep_stats;     /* one shard */
 
@@ -31,9 +33,11 @@ uint64_t ep_histogram_quantile(const struct ep_histogram *const *h, size_t n, do
 struct ep_stats *ep_stats_new(void);
 void ep_stats_free(struct ep_stats *s);
 
-/* The cell of a series, made when it is new; keep the pointer (valid as long as the shard) where it is hot.
- * `labels` are the values in the order of metrics.def, copied. Past `EP_SERIES_MAX` series a family folds
- * new label values into "other" and ephor_series_folded_total counts. */
+/* A shard has one thread that makes series and counts; others only scrape.
+ *
+ * The cell of a series, made when it is new; keep the pointer (valid as long as the shard) where it is hot.
+ * `labels` are the values in the order of metrics.def, copied; NULL for a metric without. Past EP_SERIES_MAX
+ * series a family folds new values of its wide labels into "other" and ephor_series_folded_total counts. */
 uint64_t *ep_stats_cell(struct ep_stats *s, enum ep_metric m, const struct ep_str *labels);
 struct ep_histogram *ep_stats_histogram(struct ep_stats *s, enum ep_metric m, const struct ep_str *labels);
 
@@ -60,6 +64,8 @@ struct ep_row {
 };
 struct ep_row *ep_stats_rows(struct ep_stats *const *shards, size_t n, enum ep_metric m, size_t *rows); /* malloc'd */
 const char *ep_metric_name(enum ep_metric m);
+/* docs/reference/metrics.md, made from metrics.def. malloc'd, NUL-terminated. */
+char *ep_metrics_reference(void);
 
 /* --- access log: JSON lines, one write a batch and turn --- */
 struct ep_access_log;
@@ -83,7 +89,9 @@ struct ep_access_log_config {
 extern const struct ep_schema ep_access_log_schema;
 struct ep_access_log *ep_access_log_new(const struct ep_access_log_config *c, struct ep_error *err);
 void ep_access_log_free(struct ep_access_log *l);
-void ep_access_log_record(struct ep_access_log *l, const struct ep_access_record *r, struct ep_rng *rng);
+/* Whether a request is to be logged: all that went wrong, a sample of the others. Ask before making a record. */
+bool ep_access_log_wants(struct ep_access_log *l, bool wrong, struct ep_rng *rng);
+void ep_access_log_record(struct ep_access_log *l, const struct ep_access_record *r);
 void ep_access_log_flush(struct ep_access_log *l); /* at the end of a turn; cheap when empty */
 
 /* --- audit: one chained JSON record per decision that denied, shadow-denied, redacted or changed ephor --- */
