@@ -19,6 +19,7 @@ struct ep_h2 {
     unsigned n_legs, n_stops;
     uint32_t peer_max_streams;
     uint64_t requests;
+    struct ep_h2_leg *filling;              /* whose header block is being received */
     struct ep_slab *slab;                   /* what on_data was called with, while it runs */
     bool goaway_in, draining, broken, capacity_changed;
     uint64_t drain_at_ns;                   /* second GOAWAY of a drain */

@@ -48,6 +48,8 @@ void ep_h2_leg_free(struct ep_h2_leg *l)
     assert(l->closed && l->released);
     if (h2) {
         count_out(l);
+        if (h2->filling == l)
+            h2->filling = NULL;
         h2->n_stops -= l->stop_wanted;
         ep_list_remove(&l->node);
         if (l->unconsumed && !h2->conn->closed)
@@ -315,6 +317,8 @@ static void release(struct ep_leg *leg)
         reset(leg, EP_RESET_CANCEL); /* a whole exchange goes on by itself until it is flushed */
     leg->over = true;
     l->released = true;
+    if (h2 && h2->filling == l) /* its header block goes on in a later read: its arena is gone then */
+        h2->filling = NULL;
     if (l->closed) {
         ep_h2_leg_free(l);
         return;

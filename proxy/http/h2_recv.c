@@ -42,6 +42,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     struct ep_h2 *h2 = user;
     struct ep_h2_leg *l;
 
+    h2->filling = NULL;
     if (frame->hd.type != NGHTTP2_HEADERS)
         return 0;
     if (h2->server && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
@@ -55,6 +56,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
         }
         nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, l);
         ep_headers_init(&l->headers, l->leg.arena);
+        h2->filling = l;
         h2->headers_since_ns = h2->conn->worker->now_ns;
         return 0;
     }
@@ -63,6 +65,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
         return 0;
     l->filling_trailers = l->has_head;
     ep_headers_init(l->has_head ? &l->trailers_in : &l->headers, l->leg.arena);
+    h2->filling = l;
     return 0;
 }
 
@@ -70,11 +73,12 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghtt
                      uint8_t flags, void *user)
 {
     struct ep_h2 *h2 = user;
-    struct ep_h2_leg *l = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
+    struct ep_h2_leg *l = h2->filling;
     struct ep_headers *h;
     nghttp2_vec n, v;
 
-    if (!l || l->released || l->too_large)
+    (void)session, (void)frame;
+    if (!l || l->too_large)
         return 0;
     h = l->filling_trailers ? &l->trailers_in : &l->headers;
     n = nghttp2_rcbuf_get_buf(name);
