@@ -12,6 +12,7 @@
 struct ep_cluster;
 struct ep_endpoint;
 struct ep_upstream_call;
+struct ep_lane;
 
 enum ep_upstream_failure {
     EP_UPSTREAM_NO_ENDPOINT,   /* none known (DNS empty) or all are ejected and panic is off: 503, UH */
@@ -50,7 +51,7 @@ struct ep_upstream_call {
     void (*on_leg)(struct ep_upstream_call *c, struct ep_leg *leg); /* set leg->events, owner, arena in it */
     void (*on_failure)(struct ep_upstream_call *c, enum ep_upstream_failure why);
     /* out */
-    struct ep_endpoint *endpoint;            /* chosen; a reference until done */
+    struct ep_endpoint *endpoint;            /* chosen; a reference until the end, after it only good for `avoid` */
     struct ep_conn *conn;
     uint64_t acquired_ns;
     bool new_connection;
@@ -58,7 +59,9 @@ struct ep_upstream_call {
     struct ep_list node;
     struct ep_timer timer;
     struct ep_task task;
+    struct ep_lane *lane;
     int state;
+    bool counted;                            /* in the breaker of requests */
     uint64_t started_ns;
 };
 
@@ -91,7 +94,11 @@ struct ep_upstream_env {
     const struct ep_mesh_config *mesh;
     /* The client's TLS context for `mode: mesh` with our identity; rotated by the owner. NULL: no identity. */
     struct ep_tls_context *(*mesh_context)(void *user);
+    /* The same for opaque TCP, offering just EP_ALPN_TCP (upstream/alpn.h). May be NULL: mesh_context is used, and
+     * opaque TCP works only with peers that agree on no ALPN. Both are borrowed for the call. */
+    struct ep_tls_context *(*mesh_tcp_context)(void *user);
     void *user;
+    unsigned n_workers;         /* which share the limits; 0: unknown, each worker enforces the whole limit */
     const struct ep_addr *own;  /* our listeners' addresses: connecting there would be a loop */
     size_t n_own;
 };
