@@ -27,7 +27,8 @@ import tempfile
 import time
 
 import peers
-import pki as keys
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))
+import pki as keys  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
