@@ -16,7 +16,7 @@ static const struct ep_field budget_fields[] = {
 
 static const struct ep_schema budget_schema =
     EP_SCHEMA("policies.budget", "What one call of a policy may use. Over it, the request is denied.",
-              struct ep_policies_budget, budget_fields);
+              struct ep_policies_budget, budget_fields, .check = NULL);
 
 static const struct ep_field fields[] = {
     {.key = "directory", .type = EP_TYPE_STR, .offset = AT(directory),

@@ -1,0 +1,152 @@
+/* The Lua host: one state a worker, a sandbox, budgets.
+ *
+ * All scripts of a worker (policies and Envoy-style scripts) share one lua_State, made when the first filter needs it
+ * and closed with the last. What keeps them apart is the environment: each script gets a table of its own with copies
+ * of the library tables, so that nothing one script changes is seen by another.
+ *
+ * Every entry into Lua is a run with a budget: instructions (a count hook every EP_LUA_HOOK_EVERY of them, plus what
+ * long C functions charge), memory (the allocator says no) and wall time (looked at by the hook, by large allocations
+ * and by charges). A run that is over budget can't be caught by the script: pcall and coroutine.resume raise it again, and the
+ * hook then fires at each instruction. Afterwards the state is as sound as before, since lua_pcall unwound it.
+ *
+ * What must not be there, and why: io, package, debug and load reach out of the sandbox; __gc runs with hooks off;
+ * xpcall's handler runs inside the hook; coroutine.running would hand out the host's own threads; string.rep and the
+ * pattern functions of the standard library loop in C without a limit, so they are our own (pattern.c, sandbox.c). */
+#ifndef EP_LUA_HOST_H
+#define EP_LUA_HOST_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+
+#include "net/worker.h"
+
+#define EP_LUA_HOOK_EVERY 1000
+#define EP_LUA_STATE_BYTES_MAX ((size_t)64 << 20) /* of one worker's state, all scripts together */
+#define EP_LUA_FILE_BYTES_MAX ((size_t)1 << 20)
+#define EP_LUA_IDLE_THREADS 64
+
+struct ep_lua_budget {
+    uint64_t instructions;
+    uint64_t memory; /* bytes more than at the start */
+    uint64_t time_ns;
+};
+extern const struct ep_lua_budget ep_lua_budget_call; /* of one call, when the configuration says nothing */
+extern const struct ep_lua_budget ep_lua_budget_load; /* of a script's top level */
+
+enum ep_lua_overrun { EP_LUA_FITS, EP_LUA_INSTRUCTIONS, EP_LUA_MEMORY, EP_LUA_TIME };
+
+struct ep_lua_run {
+    bool active;
+    enum ep_lua_overrun overrun;
+    uint64_t instructions, instructions_max;
+    size_t bytes_max; /* of the state */
+    uint64_t deadline_ns;
+};
+
+enum ep_lua_status { EP_LUA_OK, EP_LUA_YIELDED, EP_LUA_ERROR, EP_LUA_OVERRUN };
+
+struct ep_policy_set;
+struct ep_policy_object;
+
+struct ep_lua_thread {
+    lua_State *L;
+    int ref;
+};
+
+struct ep_lua {
+    lua_State *L;      /* the main thread: set-up and references only */
+    lua_State *thread; /* where policies are called: they never yield, so one is enough */
+    struct ep_worker *worker;
+    unsigned refs;
+    size_t bytes;      /* live in the state */
+    struct ep_lua_run run;
+    uint64_t *memory_cell; /* EP_METRIC_LUA_MEMORY; NULL without statistics */
+    int prototype_ref;     /* the library tables that environments copy */
+    int object_ref;        /* the policies' `c` */
+    struct ep_policy_object *object;
+    struct ep_lua_thread idle[EP_LUA_IDLE_THREADS];
+    unsigned n_idle;
+    struct ep_list policy_sets;
+    struct ep_policy_set *loading; /* whose files are being run */
+    void *test;                    /* of `ephor test`; NULL in the proxy */
+};
+
+/* The state of this worker with one more reference, made when there is none. NULL with err. */
+struct ep_lua *ep_lua_ref(struct ep_worker *w, struct ep_error *err);
+void ep_lua_unref(struct ep_lua *l);
+
+static inline struct ep_lua *ep_lua_of(lua_State *L)
+{
+    return *(struct ep_lua **)lua_getextraspace(L);
+}
+
+/* Starts a run; what ran before (a test that calls a policy) is kept in `saved` and comes back with the end. */
+void ep_lua_begin(struct ep_lua *l, const struct ep_lua_budget *b, uint64_t now_ns, struct ep_lua_run *saved);
+void ep_lua_end(struct ep_lua *l, const struct ep_lua_run *saved);
+
+/* lua_pcall under a budget. With an error the message is the one value on the stack. */
+enum ep_lua_status ep_lua_call(struct ep_lua *l, lua_State *L, int n_args, int n_results,
+                               const struct ep_lua_budget *b, uint64_t now_ns);
+/* lua_resume of a pooled thread. EP_LUA_YIELDED: *n_results values are on top. */
+enum ep_lua_status ep_lua_resume(struct ep_lua *l, lua_State *L, int n_args, int *n_results,
+                                 const struct ep_lua_budget *b, uint64_t now_ns);
+/* The error on top of the stack as text; valid as long as it stays there. */
+struct ep_str ep_lua_error(lua_State *L);
+
+/* A fresh thread from the pool, and back (pending __close methods run within a budget). */
+struct ep_lua_thread ep_lua_thread_take(struct ep_lua *l);
+void ep_lua_thread_give(struct ep_lua *l, struct ep_lua_thread t);
+/* True for the host's own threads, as opposed to coroutines of scripts. */
+bool ep_lua_is_host_thread(struct ep_lua *l, lua_State *L);
+
+/* For C functions that loop: n more instructions are spent. Raises when that is too many, or time is up. */
+void ep_lua_charge(lua_State *L, uint64_t n);
+/* Raises the overrun again when there is one; else does nothing. */
+void ep_lua_check(lua_State *L);
+
+/* --- sandbox.c --- */
+enum ep_lua_dialect { EP_LUA_POLICY, EP_LUA_ENVOY };
+/* Makes the prototype of all environments, once a state. Runs in protected mode. */
+void ep_lua_sandbox_open(lua_State *L);
+/* Pushes a new environment. `directory` is where `require` looks for files; NULL: nowhere. In protected mode. */
+void ep_lua_env_push(lua_State *L, enum ep_lua_dialect dialect, const char *directory);
+/* Compiles text (never bytecode) into a function whose environment is the table at `env`. Pushes it, or raises. */
+void ep_lua_compile(lua_State *L, struct ep_str text, const char *chunk, int env);
+/* Reads a file into a string on the stack, or raises with the system's reason. */
+void ep_lua_read_file(lua_State *L, const char *path);
+/* shim51.c: what Lua 5.1 had, for scripts written for Envoy; the environment is on top. */
+void ep_lua_shim51(lua_State *L);
+
+/* --- pattern.c: find, match, gmatch, gsub into the table on top --- */
+void ep_lua_pattern_open(lua_State *L);
+
+/* --- json.c --- */
+/* Pushes the value. Raises when it is no JSON, nested deeper than 64, or an object has a key twice. */
+void ep_lua_json_decode(lua_State *L, struct ep_str text);
+/* Pushes the text of the value at `index`. Raises for what JSON can't say. */
+void ep_lua_json_encode(lua_State *L, int index);
+int ep_lua_json_native(lua_State *L); /* pushes {decode, encode, null, array} */
+
+/* --- values.c: what both kinds of scripts share --- */
+static inline void ep_lua_push(lua_State *L, struct ep_str s)
+{
+    lua_pushlstring(L, s.n ? s.p : "", s.n);
+}
+static inline void ep_lua_push_or_nil(lua_State *L, struct ep_str s)
+{
+    if (s.n)
+        lua_pushlstring(L, s.p, s.n);
+    else
+        lua_pushnil(L);
+}
+struct ep_str ep_lua_check_str(lua_State *L, int index);
+/* A string, or a number written without ".0"; valid while the stack holds it. */
+struct ep_str ep_lua_check_text(lua_State *L, int index);
+struct ep_headers;
+/* All values of that name, joined by commas (cookies by "; "); nil when absent. `name` may be of mixed case. */
+void ep_lua_push_header(lua_State *L, const struct ep_headers *h, struct ep_str name);
+/* A metatable that scripts can neither see nor change: methods are looked up in `methods`. Left on the stack. */
+void ep_lua_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
+
+#endif

@@ -1,0 +1,302 @@
+/* Judging one call by one policy: match, blind, Lua, counting. policy.h has the picture. */
+#include <stdio.h>
+
+#include "filter/chain.h"
+#include "lua/object.h"
+
+/* --- fields --- */
+
+static struct ep_str without_port(struct ep_str authority)
+{
+    ptrdiff_t bracket = ep_str_find(authority, ']', 0);
+    ptrdiff_t colon = ep_str_find(authority, ':', bracket < 0 ? 0 : (size_t)bracket);
+
+    return colon < 0 ? authority : ep_str_n(authority.p, (size_t)colon);
+}
+
+static struct ep_str without_query(struct ep_str path)
+{
+    ptrdiff_t question = ep_str_find(path, '?', 0);
+
+    return question < 0 ? path : ep_str_n(path.p, (size_t)question);
+}
+
+struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stream *s, const struct ep_call *c)
+{
+    switch (f) {
+    case EP_POLICY_PROTOCOL:
+        return c->protocol.n ? c->protocol : EP_STR("http");
+    case EP_POLICY_METHOD:
+        return c->method.n || c->protocol.n ? c->method : ep_stream_method(s);
+    case EP_POLICY_TOOL:
+        return c->tool;
+    case EP_POLICY_MODEL:
+        return c->model;
+    case EP_POLICY_AGENT:
+        return c->agent;
+    case EP_POLICY_TASK:
+        return c->task;
+    case EP_POLICY_SESSION:
+        return c->session;
+    case EP_POLICY_TENANT:
+        return c->tenant;
+    case EP_POLICY_SERVICE:
+        return c->service;
+    case EP_POLICY_URI:
+        return c->uri;
+    case EP_POLICY_PROMPT:
+        return c->prompt_name;
+    case EP_POLICY_ARGUMENTS:
+        return c->arguments;
+    case EP_POLICY_BODY:
+        return c->body;
+    case EP_POLICY_PATH:
+        return without_query(ep_stream_path(s));
+    case EP_POLICY_HOST:
+        return without_port(ep_stream_authority(s));
+    case EP_POLICY_LISTENER:
+        return s->chain && s->chain->config ? s->chain->config->name : (struct ep_str){NULL, 0};
+    case EP_POLICY_DIRECTION:
+        return s->direction == EP_OUTBOUND ? EP_STR("outbound") : EP_STR("inbound");
+    case EP_POLICY_PEER:
+        return s->peer_id;
+    case EP_POLICY_FIELD_COUNT:
+        break;
+    }
+    return (struct ep_str){NULL, 0};
+}
+
+/* "http" and "tcp" are what is left when nothing was recognised: of a body that wasn't seen they say nothing. */
+static bool recognised(const struct ep_call *c)
+{
+    return c->protocol.n && !ep_str_eq(c->protocol, EP_STR("http")) && !ep_str_eq(c->protocol, EP_STR("tcp"));
+}
+
+bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *c)
+{
+    static const bool of_call[] = {
+#define X(id, name, of_call_) of_call_,
+        EP_POLICY_FIELDS(X)
+#undef X
+    };
+
+    if (!of_call[f] || c->visible == EP_VISIBLE_FULL)
+        return true;
+    if (!recognised(c))
+        return false;
+    return f == EP_POLICY_PROTOCOL || ep_policy_field_value(f, NULL, c).n > 0;
+}
+
+/* --- match --- */
+
+enum matches { NO, UNSEEN, YES };
+
+static bool hit(const struct ep_policy_rule *r, struct ep_str value)
+{
+    for (unsigned i = 0; i < r->n; i++) {
+        const struct ep_policy_pattern *p = &r->v[i];
+        if (p->glob ? ep_str_glob(p->text, value) : ep_str_eq(p->text, value))
+            return true;
+    }
+    return false;
+}
+
+static bool host_hit(const struct ep_policy_rule *r, struct ep_str value)
+{
+    char lower[256];
+
+    if (value.n > sizeof lower)
+        return false;
+    for (size_t i = 0; i < value.n; i++)
+        lower[i] = ep_lower(value.p[i]);
+    return hit(r, ep_str_n(lower, value.n));
+}
+
+/* A rule that says no decides; else what can't be seen makes the whole unseen. */
+static enum matches match(const struct ep_policy *p, const struct ep_stream *s, const struct ep_call *c)
+{
+    enum matches m = YES;
+
+    for (unsigned i = 0; i < p->n_rules; i++) {
+        const struct ep_policy_rule *r = &p->rules[i];
+        if (!ep_policy_field_visible(r->field, c)) {
+            m = UNSEEN;
+            continue;
+        }
+        struct ep_str value = ep_policy_field_value(r->field, s, c);
+        if (!value.n || !(r->field == EP_POLICY_HOST ? host_hit(r, value) : hit(r, value)))
+            return NO;
+    }
+    return m;
+}
+
+static bool needs_met(const struct ep_policy *p, const struct ep_call *c)
+{
+    for (unsigned f = 0; p->needs >> f; f++)
+        if ((p->needs & (1u << f)) && !ep_policy_field_visible((enum ep_policy_field)f, c))
+            return false;
+    return true;
+}
+
+/* --- counting --- */
+
+static void decided(struct ep_policy *p, struct ep_policy_verdict *v, enum ep_policy_decision d)
+{
+    v->decision = d;
+    p->count[d]++;
+    if (p->cells[d])
+        ep_cell_add(p->cells[d], 1);
+}
+
+static void audit_shadow(struct ep_stream *s, const struct ep_policy *p, const struct ep_policy_verdict *v)
+{
+    struct ep_audit_field fields[] = {
+        {"decision", EP_STR("shadow_deny")},
+        {"decision_id", ep_stream_decision(s)},
+        {"trace_id", s->trace_id},
+        {"policy", p->name},
+        {"principle", p->principle},
+        {"code", ep_str(v->code)},
+        {"reason", v->reason},
+        {"agent_id", s->peer_id},
+        {"tenant_id", s->call.tenant},
+        {"protocol", s->call.protocol},
+        {"method", s->call.method},
+        {"tool", s->call.tool},
+        {"model", s->call.model},
+    };
+
+    ep_audit_write(s->worker->audit, "decision", fields, EP_COUNT(fields));
+}
+
+/* A denial: enforced, or only counted and audited. */
+static void denied(struct ep_policy *p, struct ep_stream *s, bool shadow, struct ep_policy_verdict *v)
+{
+    decided(p, v, shadow ? EP_POLICY_SHADOW_DENY : EP_POLICY_DENY);
+    v->refuse = !shadow;
+    if (shadow && s->worker->audit)
+        audit_shadow(s, p, v);
+}
+
+static void blind(struct ep_policy *p, struct ep_stream *s, const struct ep_call *c, bool shadow,
+                  struct ep_policy_verdict *v)
+{
+    const char *why = ep_blind_reason_name(c->blind == EP_BLIND_NOT ? EP_BLIND_UNKNOWN : c->blind);
+
+    v->blind = true;
+    p->blinded++;
+    if (s->worker->stats)
+        ep_stats_add(s->worker->stats, EP_METRIC_POLICY_BLIND, EP_LABELS(p->name, ep_str(why)), 1);
+    if (p->blind == EP_POLICY_BLIND_ALLOW) {
+        decided(p, v, EP_POLICY_ALLOW);
+        return;
+    }
+    v->code = "policy.blind";
+    v->reason = ep_arena_printf(&s->arena, "the policy can't see what it judges (%s)", why);
+    denied(p, s, shadow || p->blind == EP_POLICY_BLIND_SHADOW, v);
+}
+
+static void failed(struct ep_policy *p, struct ep_stream *s, lua_State *L, enum ep_lua_status status, bool shadow,
+                   struct ep_policy_verdict *v)
+{
+    bool overrun = status == EP_LUA_OVERRUN;
+
+    v->error = ep_arena_str(&s->arena, ep_lua_error(L));
+    v->code = overrun ? "policy.overrun" : "policy.error";
+    v->reason = overrun ? EP_STR("the policy went over its budget") : EP_STR("the policy failed");
+    v->refuse = !shadow;
+    decided(p, v, overrun ? EP_POLICY_OVERRUN : EP_POLICY_ERROR);
+    if (++p->failures < EP_POLICY_UNHEALTHY)
+        ep_warn("policy", "%.*s failed: %.*s", EP_STR_ARG(p->name), EP_STR_ARG(v->error));
+    else if (p->failures == EP_POLICY_UNHEALTHY)
+        ep_warn("policy", "%.*s is unhealthy: it failed %u times in a row, and is silent until it works again: %.*s",
+                EP_STR_ARG(p->name), EP_POLICY_UNHEALTHY, EP_STR_ARG(v->error));
+}
+
+/* --- the call --- */
+
+static void run(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, const struct ep_call *c,
+                enum ep_policy_phase phase, bool shadow, uint64_t *now_ns, struct ep_policy_verdict *v)
+{
+    struct ep_lua *l = set->lua;
+    lua_State *L = l->thread;
+    struct ep_policy_object *o = l->object;
+    enum ep_lua_status status;
+    uint64_t start = *now_ns;
+
+    o->s = s;
+    o->call = c;
+    o->policy = p;
+    o->phase = phase;
+    o->shadow = shadow;
+    o->denied = false;
+    o->code = NULL;
+    o->status = 0;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, phase == EP_POLICY_CALL ? p->call_ref : p->reply_ref);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, l->object_ref);
+    status = ep_lua_call(l, L, 1, 0, &set->budget, start);
+    o->s = NULL;
+    *now_ns = ep_clock_ns();
+    if (p->duration)
+        ep_histogram_record(p->duration, *now_ns - start);
+    if (status != EP_LUA_OK) {
+        failed(p, s, L, status, shadow, v);
+        lua_settop(L, 0);
+    } else {
+        if (EP_UNLIKELY(p->failures >= EP_POLICY_UNHEALTHY))
+            ep_info("policy", "%.*s works again", EP_STR_ARG(p->name));
+        p->failures = 0;
+        if (o->denied) {
+            v->code = o->code ? o->code : "policy.denied";
+            v->reason = o->reason;
+            v->status = o->status;
+            denied(p, s, shadow, v);
+        } else {
+            decided(p, v, EP_POLICY_ALLOW);
+        }
+    }
+    if (o->decoded) { /* lets the table go */
+        o->decoded = false;
+        lua_rawgeti(L, LUA_REGISTRYINDEX, l->object_ref);
+        lua_pushnil(L);
+        lua_setiuservalue(L, -2, 1);
+        lua_pop(L, 1);
+    }
+}
+
+void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, const struct ep_call *c,
+                     enum ep_policy_phase phase, uint64_t *now_ns, struct ep_policy_verdict *v)
+{
+    bool shadow = set->mode == EP_MODE_SHADOW || p->mode == EP_MODE_SHADOW;
+    enum matches m;
+
+    *v = (struct ep_policy_verdict){.decision = EP_POLICY_ALLOW};
+    if (set->mode == EP_MODE_OFF || p->mode == EP_MODE_OFF)
+        return;
+    if (phase == EP_POLICY_CALL) {
+        p->seen++;
+        m = match(p, s, c);
+        if (m == NO)
+            return;
+        v->matched = true;
+        p->matched++;
+        if (m == UNSEEN || (p->needs && !needs_met(p, c))) {
+            blind(p, s, c, shadow, v);
+            return;
+        }
+        if (p->call_ref == LUA_NOREF)
+            return;
+    }
+    run(set, p, s, c, phase, shadow, now_ns, v);
+}
+
+void ep_policy_refuse(struct ep_stream *s, const struct ep_policy *p, const struct ep_policy_verdict *v)
+{
+    ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_POLICY,
+                                             .policy = p->name,
+                                             .principle = p->principle,
+                                             .reason = v->reason,
+                                             .code = v->code,
+                                             .status = v->status,
+                                             .grpc_status = -1});
+}

@@ -1,0 +1,38 @@
+/* What a policy gets: `c` in call(c), `r` in reply(r).
+ *
+ * One userdata a worker, filled before each call and emptied after it, so that a policy costs no allocation. Values
+ * become Lua strings when they are asked for. Reading a field that doesn't exist is an error: a rule with a slip of
+ * the pen must not silently do nothing. Kept beyond its call, the object says so. */
+#ifndef EP_LUA_OBJECT_H
+#define EP_LUA_OBJECT_H
+
+#include "lua/policy.h"
+
+struct ep_policy_object {
+    struct ep_stream *s;         /* NULL: no call runs */
+    const struct ep_call *call;
+    const struct ep_policy *policy;
+    enum ep_policy_phase phase;
+    bool shadow;                 /* nothing it does reaches the message */
+    bool decoded;                /* the arguments, in user value 1 */
+    bool denied;
+    struct ep_str reason;
+    const char *code;
+    unsigned status;
+};
+
+/* Makes the object of the state. In protected mode. */
+void ep_policy_object_open(lua_State *L);
+/* Pushes the module "ephor.native", of which the modules in lua/ephor are made. */
+int ep_policy_native(lua_State *L);
+
+/* policy.c: function policy(table), and its class. */
+int ep_policy_define(lua_State *L);
+/* policy_test.c: pushes what lua/ephor/test.lua needs. */
+int ep_policy_test_native(lua_State *L);
+
+/* The stream's tag of that name, set or replaced; value is JSON. All copied into the arena. */
+void ep_stream_tag(struct ep_stream *s, struct ep_str space, struct ep_str key, struct ep_str value);
+const struct ep_tag *ep_stream_tag_find(const struct ep_stream *s, struct ep_str space, struct ep_str key);
+
+#endif

@@ -1,0 +1,463 @@
+/* Making policies: `policy {...}` checks what a file says and compiles its `match`; a directory becomes a set.
+ *
+ * Whatever is wrong is said with file and line, and the set isn't made: the configuration is refused and the old one
+ * stays. */
+#include "lua/policy.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "lua/object.h"
+
+#define CLASS "ephor.policy"
+
+const char *ep_policy_field_name(enum ep_policy_field f)
+{
+    static const char *const names[] = {
+#define X(id, name, of_call) name,
+        EP_POLICY_FIELDS(X)
+#undef X
+    };
+    return names[f];
+}
+
+const char *ep_policy_decision_name(enum ep_policy_decision d)
+{
+    static const char *const names[] = {"allow", "deny", "shadow_deny", "error", "overrun"};
+    return names[d];
+}
+
+/* --- checking what `policy {...}` was given --- */
+
+static int bad(lua_State *L, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static int bad(lua_State *L, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    luaL_where(L, 1); /* the file that calls policy {...}; this is a C function, so also when it returns the call */
+    lua_pushstring(L, text);
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
+/* "; did you mean 'tool'?" or nothing. */
+static const char *hint(struct ep_str given, const char *const *names, size_t n, char out[96])
+{
+    const char *near = ep_nearest(given, names, n);
+
+    snprintf(out, 96, near ? "; did you mean '%s'?" : "%s", near ? near : "");
+    return out;
+}
+
+static const char *const keys[] = {"name",  "principle", "description", "match", "mode",
+                                   "blind", "needs",     "call",        "reply"};
+static const char *const modes[] = {"enforce", "shadow", "off"};
+static const char *const blinds[] = {"deny", "allow", "shadow"};
+
+static void check_keys(lua_State *L)
+{
+    char near[96];
+
+    for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
+        if (lua_type(L, -2) != LUA_TSTRING)
+            bad(L, "policy: keys are names, not a %s", luaL_typename(L, -2));
+        struct ep_str key = ep_lua_check_str(L, -2);
+        bool known = false;
+        for (size_t i = 0; i < EP_COUNT(keys); i++)
+            known |= ep_str_eq(key, ep_str(keys[i]));
+        if (!known)
+            bad(L, "policy: there is no key '%.64s'%s", key.p, hint(key, keys, EP_COUNT(keys), near));
+    }
+}
+
+/* A string of the table, copied into the arena; empty when absent. */
+static struct ep_str text_of(lua_State *L, struct ep_policy_set *set, const char *key, size_t max)
+{
+    struct ep_str s = {NULL, 0};
+
+    if (lua_getfield(L, 1, key) != LUA_TNIL) {
+        if (lua_type(L, -1) != LUA_TSTRING)
+            bad(L, "policy: %s must be a string, not a %s", key, luaL_typename(L, -1));
+        s = ep_lua_check_str(L, -1);
+        if (s.n == 0 || s.n > max)
+            bad(L, "policy: %s must have 1 to %zu bytes", key, max);
+        s = ep_arena_str(&set->arena, s);
+    }
+    lua_pop(L, 1);
+    return s;
+}
+
+static int choice(lua_State *L, const char *key, const char *const *names, size_t n, int preset)
+{
+    int chosen = preset;
+    char near[96];
+
+    if (lua_getfield(L, 1, key) != LUA_TNIL) {
+        struct ep_str s = {"", 0};
+        if (lua_type(L, -1) != LUA_TSTRING)
+            bad(L, "policy: %s must be a string, not a %s", key, luaL_typename(L, -1));
+        s = ep_lua_check_str(L, -1);
+        chosen = -1;
+        for (size_t i = 0; i < n; i++)
+            if (ep_str_eq(s, ep_str(names[i])))
+                chosen = (int)i;
+        if (chosen < 0)
+            bad(L, "policy: %s can't be '%.64s'%s", key, s.p, hint(s, names, n, near));
+    }
+    lua_pop(L, 1);
+    return chosen;
+}
+
+static int function_of(lua_State *L, const char *key)
+{
+    int type = lua_getfield(L, 1, key);
+
+    if (type != LUA_TNIL && type != LUA_TFUNCTION)
+        bad(L, "policy: %s must be a function, not a %s", key, luaL_typename(L, -1));
+    if (type == LUA_TFUNCTION)
+        return luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pop(L, 1);
+    return LUA_NOREF;
+}
+
+/* The field that the string at `index` names, out of those of which `needs` or `match` may speak. */
+static enum ep_policy_field field_of(lua_State *L, int index, const char *where, unsigned n_fields_off)
+{
+    const char *names[EP_POLICY_FIELD_COUNT];
+    size_t n = 0;
+    char near[96];
+
+    if (lua_type(L, index) != LUA_TSTRING)
+        bad(L, "policy: %s names fields by strings, not by a %s", where, luaL_typename(L, index));
+    struct ep_str s = ep_lua_check_str(L, index);
+    for (unsigned f = 0; f < EP_POLICY_FIELD_COUNT; f++) {
+        if (n_fields_off & (1u << f))
+            continue;
+        names[n++] = ep_policy_field_name((enum ep_policy_field)f);
+        if (ep_str_eq(s, ep_str(names[n - 1])))
+            return (enum ep_policy_field)f;
+    }
+    bad(L, "policy: %s has no field '%.64s'%s", where, s.p, hint(s, names, n, near));
+    return EP_POLICY_PROTOCOL;
+}
+
+static void add_pattern(lua_State *L, struct ep_policy_set *set, struct ep_policy_rule *r, const char *field)
+{
+    if (lua_type(L, -1) != LUA_TSTRING)
+        bad(L, "policy: match.%s must be a string or a list of strings, not a %s", field, luaL_typename(L, -1));
+    struct ep_str s = ep_lua_check_str(L, -1);
+    if (s.n == 0 || s.n > 256)
+        bad(L, "policy: a pattern of match.%s must have 1 to 256 bytes", field);
+    r->v[r->n++] = (struct ep_policy_pattern){.text = ep_arena_str(&set->arena, s),
+                                              .glob = memchr(s.p, '*', s.n) || memchr(s.p, '?', s.n)};
+}
+
+static void read_match(lua_State *L, struct ep_policy_set *set, struct ep_policy *p)
+{
+    const unsigned off = 1u << EP_POLICY_ARGUMENTS | 1u << EP_POLICY_BODY; /* those are for Lua */
+    int type = lua_getfield(L, 1, "match"), match = lua_gettop(L);
+
+    if (type == LUA_TNIL) {
+        lua_pop(L, 1);
+        return;
+    }
+    if (type != LUA_TTABLE)
+        bad(L, "policy: match must be a table, not a %s", luaL_typename(L, match));
+    p->rules = ep_arena_zalloc(&set->arena, EP_POLICY_FIELD_COUNT * sizeof *p->rules);
+    for (lua_pushnil(L); lua_next(L, match); lua_pop(L, 1)) {
+        struct ep_policy_rule *r = &p->rules[p->n_rules++];
+        r->field = field_of(L, -2, "match", off);
+        const char *name = ep_policy_field_name(r->field);
+        size_t n = lua_type(L, -1) == LUA_TTABLE ? lua_rawlen(L, -1) : 1;
+        if (n == 0 || n > 1000)
+            bad(L, "policy: match.%s must name 1 to 1000 patterns", name);
+        r->v = ep_arena_zalloc(&set->arena, n * sizeof *r->v);
+        if (lua_type(L, -1) != LUA_TTABLE) {
+            add_pattern(L, set, r, name);
+            continue;
+        }
+        for (size_t i = 1; i <= n; i++) {
+            lua_rawgeti(L, -1, (lua_Integer)i);
+            add_pattern(L, set, r, name);
+            lua_pop(L, 1);
+        }
+    }
+    lua_pop(L, 1);
+}
+
+static void read_needs(lua_State *L, struct ep_policy *p)
+{
+    int type = lua_getfield(L, 1, "needs");
+
+    if (type != LUA_TNIL && type != LUA_TTABLE)
+        bad(L, "policy: needs must be a list of fields, not a %s", luaL_typename(L, -1));
+    size_t n = type == LUA_TTABLE ? lua_rawlen(L, -1) : 0;
+    for (size_t i = 1; i <= n; i++) {
+        lua_rawgeti(L, -1, (lua_Integer)i);
+        p->needs |= 1u << field_of(L, -1, "needs", 0);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+static void check_name(lua_State *L, struct ep_str name)
+{
+    if (!name.n)
+        bad(L, "policy: name is missing");
+    for (size_t i = 0; i < name.n; i++) {
+        char c = name.p[i], l = ep_lower(c);
+        if (!((l >= 'a' && l <= 'z') || (c >= '0' && c <= '9') || memchr("._-", c, 3)))
+            bad(L, "policy: name '%s' may have letters, digits, '.', '_' and '-' only", name.p);
+    }
+}
+
+int ep_policy_define(lua_State *L)
+{
+    struct ep_policy_set *set = ep_lua_of(L)->loading;
+    struct ep_policy *p;
+    lua_Debug ar;
+
+    if (!set)
+        return luaL_error(L, "policy {...} is for files of the policies' directory");
+    if (lua_type(L, 1) != LUA_TTABLE)
+        return bad(L, "policy: a table is needed: policy { name = ..., call = function(c) ... end }");
+    lua_settop(L, 1);
+    check_keys(L);
+    p = EP_ARENA_NEW(&set->arena, struct ep_policy);
+    p->call_ref = p->reply_ref = LUA_NOREF;
+    ep_list_push(&set->defined, &p->node); /* from here on the set lets its references go */
+    if (lua_getstack(L, 1, &ar) && lua_getinfo(L, "l", &ar))
+        p->line = ar.currentline;
+    p->file = ep_arena_str(&set->arena, ep_str(set->file));
+    p->name = text_of(L, set, "name", 64);
+    check_name(L, p->name);
+    p->principle = text_of(L, set, "principle", 64);
+    text_of(L, set, "description", 4096);
+    p->mode = (enum ep_mode)choice(L, "mode", modes, EP_COUNT(modes), EP_MODE_ENFORCE);
+    p->blind = (enum ep_policy_blind)choice(L, "blind", blinds, EP_COUNT(blinds), EP_POLICY_BLIND_DENY);
+    read_match(L, set, p);
+    read_needs(L, p);
+    p->call_ref = function_of(L, "call");
+    p->reply_ref = function_of(L, "reply");
+    if (p->call_ref == LUA_NOREF && p->reply_ref == LUA_NOREF)
+        return bad(L, "policy: '%s' has neither call nor reply", p->name.p);
+    struct ep_policy **ud = lua_newuserdatauv(L, sizeof(struct ep_policy *), 0);
+    *ud = p;
+    if (luaL_newmetatable(L, CLASS)) {
+        lua_pushboolean(L, false);
+        lua_setfield(L, -2, "__metatable");
+    }
+    lua_setmetatable(L, -2);
+    return 1;
+}
+
+/* --- loading a directory --- */
+
+/* Arguments: the set and the name of the file. */
+static int load_file(lua_State *L)
+{
+    struct ep_policy_set *set = lua_touserdata(L, 1);
+    const char *directory = lua_touserdata(L, 2);
+    struct ep_policy **ud;
+
+    ep_lua_env_push(L, EP_LUA_POLICY, directory);
+    lua_pushfstring(L, "%s/%s", directory, set->file);
+    ep_lua_read_file(L, lua_tostring(L, -1));
+    lua_pushfstring(L, "@%s", set->file);
+    ep_lua_compile(L, ep_lua_check_str(L, -2), lua_tostring(L, -1), 3);
+    lua_call(L, 0, 1);
+    ud = luaL_testudata(L, -1, CLASS);
+    if (!ud)
+        return luaL_error(L, "%s:1: a policy file must return policy {...}, not a %s", set->file, luaL_typename(L, -1));
+    struct ep_policy *p = *ud;
+    for (unsigned i = 0; i < set->n; i++)
+        if (ep_str_eq(set->v[i]->name, p->name))
+            return luaL_error(L, "%s:%d: the name '%s' is taken by %s", set->file, p->line, p->name.p,
+                              set->v[i]->file.p);
+    if (set->n == EP_POLICIES_MAX)
+        return luaL_error(L, "%s: more than %d policies", set->file, (int)EP_POLICIES_MAX);
+    set->v[set->n++] = p;
+    return 0;
+}
+
+static bool is_policy_file(const char *name)
+{
+    struct ep_str s = ep_str(name);
+
+    return name[0] != '.' && name[0] != '_' && ep_str_ends(s, EP_STR(".lua")) && !ep_str_ends(s, EP_STR("_test.lua"));
+}
+
+static int select_policy(const struct dirent *d)
+{
+    return is_policy_file(d->d_name);
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static bool load_files(struct ep_policy_set *set, const char *directory, struct dirent **files, int n,
+                       struct ep_error *err)
+{
+    struct ep_lua *l = set->lua;
+    bool good = true;
+
+    for (int i = 0; good && i < n; i++) {
+        set->file = files[i]->d_name;
+        lua_pushcfunction(l->thread, load_file);
+        lua_pushlightuserdata(l->thread, set);
+        lua_pushlightuserdata(l->thread, (void *)(uintptr_t)directory);
+        l->loading = set;
+        if (ep_lua_call(l, l->thread, 2, 0, &ep_lua_budget_load, ep_clock_ns()) != EP_LUA_OK) {
+            struct ep_str e = ep_lua_error(l->thread);
+            good = ep_str_search(e, ep_str(set->file)) >= 0
+                       ? ep_error_set(err, "%.*s", EP_STR_ARG(e))
+                       : ep_error_set(err, "%s: %.*s", set->file, EP_STR_ARG(e));
+        }
+        l->loading = NULL;
+        lua_settop(l->thread, 0);
+    }
+    set->file = NULL;
+    return good;
+}
+
+static bool load_directory(struct ep_policy_set *set, struct ep_str path, struct ep_error *err)
+{
+    char *directory = ep_strndup(path.p, path.n);
+    struct dirent **files = NULL;
+    int n = scandir(directory, &files, select_policy, by_name);
+    bool good = n >= 0 ? load_files(set, directory, files, n, err) : ep_error_set(err, "%s", strerror(errno));
+
+    for (int i = 0; i < n; i++)
+        free(files[i]);
+    free(files);
+    if (!good)
+        ep_error_prefix(err, "policies in %s", directory);
+    else if (n == 0)
+        ep_warn("policy", "there is no policy in %s", directory);
+    free(directory);
+    return good;
+}
+
+static void add_statistics(struct ep_policy *p, struct ep_stats *stats)
+{
+    for (int d = 0; d < EP_POLICY_DECISIONS; d++)
+        p->cells[d] = ep_stats_cell(stats, EP_METRIC_POLICY_DECISIONS,
+                                    EP_LABELS(p->name, ep_str(ep_policy_decision_name((enum ep_policy_decision)d))));
+    p->duration = ep_stats_histogram(stats, EP_METRIC_POLICY_DURATION, EP_LABELS(p->name));
+}
+
+static void complete(struct ep_policy_set *set)
+{
+    for (unsigned i = 0; i < set->n; i++) {
+        struct ep_policy *p = set->v[i];
+        set->replies |= p->reply_ref != LUA_NOREF;
+        set->fields |= p->needs;
+        for (unsigned r = 0; r < p->n_rules; r++)
+            set->fields |= 1u << p->rules[r].field;
+        if (set->lua->worker->stats)
+            add_statistics(p, set->lua->worker->stats);
+    }
+}
+
+static struct ep_lua_budget budget_of(const struct ep_policies_config *c)
+{
+    struct ep_lua_budget b = ep_lua_budget_call;
+
+    if (c && c->budget.instructions > 0)
+        b.instructions = (uint64_t)c->budget.instructions;
+    if (c && c->budget.memory)
+        b.memory = c->budget.memory;
+    if (c && c->budget.time_ns)
+        b.time_ns = c->budget.time_ns;
+    return b;
+}
+
+struct ep_policy_set *ep_policy_set_ref(struct ep_worker *w, const void *key, const struct ep_policies_config *config,
+                                        struct ep_error *err)
+{
+    struct ep_lua *l = ep_lua_ref(w, err);
+    struct ep_policy_set *set;
+
+    if (!l)
+        return NULL;
+    EP_LIST_FOREACH (node, &l->policy_sets) {
+        set = EP_CONTAINER(node, struct ep_policy_set, node);
+        if (key && set->key == key) {
+            set->refs++;
+            ep_lua_unref(l);
+            return set;
+        }
+    }
+    set = ep_calloc(1, sizeof *set);
+    set->lua = l;
+    set->key = key;
+    set->refs = 1;
+    set->budget = budget_of(config);
+    set->mode = config ? (enum ep_mode)config->mode : EP_MODE_ENFORCE;
+    ep_chunk_pool_init(&set->chunks, 0);
+    ep_arena_init(&set->arena, &set->chunks);
+    ep_list_init(&set->defined);
+    ep_list_push(&l->policy_sets, &set->node);
+    if (config && config->directory.n && !load_directory(set, config->directory, err)) {
+        ep_policy_set_unref(set);
+        return NULL;
+    }
+    complete(set);
+    return set;
+}
+
+void ep_policy_set_unref(struct ep_policy_set *set)
+{
+    struct ep_lua *l = set->lua;
+
+    if (--set->refs > 0)
+        return;
+    EP_LIST_FOREACH (node, &set->defined) {
+        struct ep_policy *p = EP_CONTAINER(node, struct ep_policy, node);
+        luaL_unref(l->L, LUA_REGISTRYINDEX, p->call_ref);
+        luaL_unref(l->L, LUA_REGISTRYINDEX, p->reply_ref);
+    }
+    ep_list_remove(&set->node);
+    ep_arena_fini(&set->arena);
+    ep_chunk_pool_fini(&set->chunks);
+    free(set);
+    ep_lua_unref(l);
+}
+
+void ep_policies_json(struct ep_worker *w, struct ep_json *j)
+{
+    static const char *const mode_names[] = {"enforce", "shadow", "off"};
+    struct ep_list none, *sets = &none;
+
+    ep_list_init(&none);
+    if (w->lua)
+        sets = &((struct ep_lua *)w->lua)->policy_sets;
+    ep_json_array(j);
+    EP_LIST_FOREACH (node, sets) {
+        const struct ep_policy_set *set = EP_CONTAINER(node, struct ep_policy_set, node);
+        for (unsigned i = 0; i < set->n; i++) {
+            const struct ep_policy *p = set->v[i];
+            ep_json_object(j);
+            ep_json_kstr(j, "name", p->name);
+            ep_json_kstr(j, "file", p->file);
+            ep_json_kstr(j, "principle", p->principle);
+            ep_json_kstr(j, "mode", ep_str(mode_names[EP_MAX(p->mode, set->mode)]));
+            ep_json_kuint(j, "seen", p->seen);
+            ep_json_kuint(j, "matched", p->matched);
+            ep_json_kuint(j, "blind", p->blinded);
+            for (int d = 0; d < EP_POLICY_DECISIONS; d++)
+                ep_json_kuint(j, ep_policy_decision_name((enum ep_policy_decision)d), p->count[d]);
+            ep_json_kbool(j, "healthy", p->failures < EP_POLICY_UNHEALTHY);
+            ep_json_object_end(j);
+        }
+    }
+    ep_json_array_end(j);
+}

@@ -1,0 +1,50 @@
+--- Policies: rules for the calls of agents, whatever the protocol.
+--
+-- A file of the policies' directory returns one policy:
+--
+--     local policy = require "ephor.policy"
+--     return policy {
+--       name = "no-shell-tools", principle = "P3",
+--       match = { protocol = "mcp", method = "tools/call" },
+--       call = function(c)
+--         if c.tool == "shell" then return c:deny("shell tools are not allowed") end
+--       end,
+--     }
+--
+-- Keys of the table:
+--
+--   name         string, required: letters, digits, '.', '_', '-', at most 64. One policy a name.
+--   principle    string: the principle of the constitution that stands behind it; every refusal names it.
+--   description  string: for people.
+--   match        table: field = pattern or list of patterns ('*' any run, '?' one byte; any one of a list will do).
+--                Fields: protocol, method, tool, model, agent, task, session, tenant, service, uri, prompt, path
+--                (without the query), host (lower case, without the port), listener, direction ("inbound", "outbound"),
+--                peer (the caller's SPIFFE ID). Compiled to C: Lua runs only for what matches. Without: all calls.
+--   mode         "enforce" (default), "shadow" (decides, is counted and audited; everything passes) or "off".
+--   blind        what to do with a call that may match and can't be seen whole (encrypted, too large, streamed…):
+--                "deny" (default), "allow" or "shadow".
+--   needs        list of fields that `call` judges beside those in match, such as "arguments": out of sight, `blind` says.
+--   call         function(c): judges a call.
+--   reply        function(r): sees the head of the response to a call that matched.
+--
+-- Fields of c (nil when absent): protocol, version, method, tool, arguments (decoded JSON, made when first read), model,
+-- agent, task, session, tenant, service, uri, prompt, id, body, peer.id ("" when nobody's identity was verified), headers
+-- (by name in any case, several values joined by ","; pairs works), path (with the query), host, route, cluster, listener,
+-- direction, now (seconds since 1970), visible ("full", "headers", "none"), blind (why not full), notification, batch,
+-- policy (its own name). r has the same and status; r.headers are the response's, r.request_headers the request's.
+-- A field that doesn't exist is an error.
+--
+-- Actions:
+--
+--   c:deny(reason[, {code = "x.y", status = 403}])   refuses; the reason is shown to the caller.
+--   c:allow()                                        says that it is good; other policies still judge.
+--   c:header(name)                                   reads a header.
+--   c:header(name, value)                            sets one; nil removes it.
+--   c:tag(key, value)                                notes a value for the access log and the audit.
+--   c:log(text)                                      writes to ephor's log.
+--
+-- A policy that raises an error or goes over its budget denies the request.
+--
+-- @param table the policy
+-- @return an object to be returned from the file
+return require("ephor.native").policy
