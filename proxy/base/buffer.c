@@ -3,10 +3,11 @@
 
 #include "base/base.h"
 
-/* Folding: past FOLD_COUNT slices of less than FOLD_MEAN bytes in the mean, slices up to FOLD_SLICE are copied. */
+/* Folding: behind FOLD_COUNT slices one of less than FOLD_SMALL bytes is copied, together with the run of slices up
+ * to FOLD_RUN bytes before it; what follows, up to FOLD_RUN, is copied behind them while there is room. */
 #define FOLD_COUNT 32u
-#define FOLD_MEAN 256u
-#define FOLD_SLICE 1024u
+#define FOLD_SMALL 256u
+#define FOLD_RUN 1024u
 
 static_assert((EP_BODY_INLINE & (EP_BODY_INLINE - 1)) == 0, "the ring is masked");
 
@@ -157,7 +158,7 @@ static void fold(struct ep_body *b, struct ep_slice s, struct ep_slab_pool *pool
     size_t total = s.n, used = 0;
     uint32_t first = b->count;
 
-    while (first > 0 && at(b, first - 1)->n <= FOLD_SLICE && total + at(b, first - 1)->n <= EP_SLAB_BYTES)
+    while (first > 0 && at(b, first - 1)->n <= FOLD_RUN && total + at(b, first - 1)->n <= EP_SLAB_BYTES)
         total += at(b, --first)->n;
     for (uint32_t i = first; i < b->count; i++) {
         struct ep_slice *old = at(b, i);
@@ -179,16 +180,14 @@ void ep_body_push(struct ep_body *b, struct ep_slice s, struct ep_slab_pool *poo
         ep_slice_unref(s);
         return;
     }
-    if (b->count <= FOLD_COUNT || s.n > FOLD_SLICE || b->bytes / b->count >= FOLD_MEAN) {
-        append(b, s);
-        return;
-    }
-    if (tail_room(b) < s.n) {
+    if (b->count > FOLD_COUNT && s.n <= FOLD_RUN && tail_room(b) >= s.n) {
+        tail_add(b, s.p, s.n);
+        ep_slice_unref(s);
+    } else if (b->count > FOLD_COUNT && s.n < FOLD_SMALL) {
         fold(b, s, pool);
-        return;
+    } else {
+        append(b, s);
     }
-    tail_add(b, s.p, s.n);
-    ep_slice_unref(s);
 }
 
 void ep_body_push_copy(struct ep_body *b, const void *p, size_t n, struct ep_slab_pool *pool)
