@@ -24,6 +24,7 @@ static bool answered_tunnel(struct h1_conn *h, struct h1_leg *l, const struct h1
 {
     h->keep_alive = false;
     l->hold_out = false;
+    ep_conn_want_flush(h->conn); /* for what was held */
     if (head->framing == H1_TUNNEL) {
         l->leg.tunnel = true;
         return !l->websocket || ep_str_eq(head->websocket_key, ep_str_n(l->accept, sizeof l->accept));
@@ -34,7 +35,6 @@ static bool answered_tunnel(struct h1_conn *h, struct h1_leg *l, const struct h1
     l->swallowed += l->leg.out.bytes;
     ep_body_fini(&l->leg.out);
     l->leg.send_ended = true;
-    ep_conn_want_flush(h->conn);
     return !l->websocket || head->status >= 300; /* 200 would say that the tunnel is there */
 }
 
