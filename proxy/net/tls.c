@@ -36,38 +36,11 @@ static int bio_read(BIO *bio, char *out, int n)
     return (int)take;
 }
 
-/* Room behind the last slice of the queue, when nobody else looks into its slab. */
-static size_t room_behind(struct ep_slice *last)
-{
-    if (!last->slab || last->slab->refs != 1)
-        return 0;
-    return (size_t)(last->slab->data + last->slab->size - (last->p + last->n));
-}
-
 static int bio_write(BIO *bio, const char *p, int n)
 {
-    struct ep_tls *t = BIO_get_data(bio);
-    struct ep_body *cipher = &t->conn->cipher;
-    struct ep_slab_pool *pool = &t->conn->worker->slabs;
-    size_t left = (size_t)n;
+    struct ep_conn *c = ((struct ep_tls *)BIO_get_data(bio))->conn;
 
-    while (left) {
-        struct ep_slice *last = cipher->count ? ep_body_at(cipher, cipher->count - 1) : NULL;
-        size_t part = last ? EP_MIN(left, room_behind(last)) : 0;
-
-        if (part) {
-            memcpy(last->slab->data + (last->p - last->slab->data) + last->n, p, part);
-            last->n += part;
-            cipher->bytes += part;
-        } else {
-            struct ep_slab *slab = ep_slab_new(pool);
-            part = EP_MIN(left, (size_t)slab->size);
-            memcpy(slab->data, p, part);
-            ep_body_push(cipher, (struct ep_slice){slab, slab->data, part}, pool);
-        }
-        p += part;
-        left -= part;
-    }
+    ep_body_push_copy(&c->cipher, p, (size_t)n, &c->worker->slabs);
     return n;
 }
 
