@@ -4,8 +4,8 @@
 
 #include <stdint.h>
 
-#define EP_US 1000u
-#define EP_MS 1000000u
+#define EP_US 1000ull /* 64 bits wide, so that 5000 * EP_MS is five seconds */
+#define EP_MS 1000000ull
 #define EP_S 1000000000ull
 
 uint64_t ep_clock_ns(void);      /* monotonic */
