@@ -98,6 +98,12 @@ static size_t fill_nv(nghttp2_nv *nv, const struct ep_headers *h)
     return n;
 }
 
+static void message_sent(struct ep_h2_leg *l)
+{
+    if (!l->released && !l->leg.over && l->leg.events->on_message_sent)
+        l->leg.events->on_message_sent(&l->leg);
+}
+
 static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
                          nghttp2_data_source *source, void *user)
 {
@@ -117,6 +123,8 @@ static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buf, siz
             *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
             if (nghttp2_submit_trailer(session, id, nv, fill_nv(nv, l->trailers_out)))
                 return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+            if (n == 0) /* nghttp2 sends no empty DATA frame then, and send_data is not called */
+                message_sent(l);
         }
     }
     return (ssize_t)n;
@@ -145,9 +153,8 @@ static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8
         return 0;
     if (length)
         l->leg.events->on_sent(&l->leg, length);
-    if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM || (l->trailers_out && l->leg.out.bytes == 0 && l->leg.send_ended)) &&
-        l->leg.events->on_message_sent && !l->leg.over)
-        l->leg.events->on_message_sent(&l->leg);
+    if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM || (l->trailers_out && l->leg.out.bytes == 0 && l->leg.send_ended))
+        message_sent(l);
     return 0;
 }
 

@@ -271,6 +271,23 @@ static void test_bodies_and_trailers(void **state)
     assert_true(ep_str_eq(ep_headers_get_id(&p->c.trailers_in, EP_HDR_GRPC_STATUS), EP_STR("7")));
 }
 
+/* As gRPC does: the messages leave in one turn, the trailers in a later one. */
+static void test_late_trailers(void **state)
+{
+    struct play *p = *state;
+
+    request(p, "GET", true);
+    turns(p, 2);
+    respond(p, false);
+    send_bytes(p, &p->s, "x", 1, false);
+    turns(p, 3);
+    assert_false(p->s.message_sent);
+    ep_headers_add_id(&p->s.trailers_out, EP_HDR_GRPC_STATUS, EP_STR("0"));
+    p->s.leg->ops->trailers(p->s.leg, &p->s.trailers_out);
+    turns(p, 3);
+    assert_true(p->s.message_sent && p->c.got_trailers);
+}
+
 static void test_informational(void **state)
 {
     struct play *p = *state;
@@ -424,7 +441,7 @@ int main(void)
 {
 #define PLAY(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        PLAY(test_get),       PLAY(test_bodies_and_trailers), PLAY(test_informational), PLAY(test_back_pressure),
+        PLAY(test_get),       PLAY(test_bodies_and_trailers), PLAY(test_late_trailers), PLAY(test_informational), PLAY(test_back_pressure),
         PLAY(test_resets),    PLAY(test_early_response),      PLAY(test_connection_lost), PLAY(test_drain),
         PLAY(test_host_mismatch), PLAY(test_too_many_headers),
     };
