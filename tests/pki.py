@@ -1,32 +1,41 @@
-"""A throw-away certificate authority by the openssl command: P-256, a day, one leaf for both sides of the mesh."""
+"""A throw-away certificate authority by the openssl command: P-256, a day, leaves with a SPIFFE ID for both sides of the mesh."""
 import pathlib
 import subprocess
 from types import SimpleNamespace
 
+CURVE = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
 
-def openssl(*arguments, stdin=None):
-    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, input=stdin, text=True)
+
+def openssl(*arguments):
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+def roots(directory, name="roots"):
+    """Makes NAME.pem and NAME.key, a root of trust."""
+    d = pathlib.Path(directory)
+    d.mkdir(parents=True, exist_ok=True)
+    openssl("req", "-x509", *CURVE, "-days", "1", "-keyout", d / f"{name}.key", "-out", d / f"{name}.pem", "-subj",
+            f"/CN=ephor test {name}", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    return str(d / f"{name}.pem")
+
+
+def leaf(directory, name, identity, days=1, signer="roots"):
+    """Makes NAME.pem, NAME.key and NAME.bundle.pem, for both sides of TLS. `identity` goes into the URI SAN (None: no URI);
+    days=-1 makes one that has expired."""
+    d = pathlib.Path(directory)
+    uri = f"URI:{identity}," if identity else ""
+    (d / f"{name}.ext").write_text(
+        f"subjectAltName={uri}DNS:localhost,IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n"
+        "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n")
+    openssl("req", "-new", *CURVE, "-keyout", d / f"{name}.key", "-out", d / f"{name}.csr", "-subj", "/CN=localhost")
+    openssl("x509", "-req", "-in", d / f"{name}.csr", "-CA", d / f"{signer}.pem", "-CAkey", d / f"{signer}.key",
+            "-CAcreateserial", "-days", days, "-extfile", d / f"{name}.ext", "-out", d / f"{name}.pem")
+    (d / f"{name}.bundle.pem").write_text((d / f"{name}.pem").read_text() + (d / f"{name}.key").read_text())
+    return SimpleNamespace(certificate=str(d / f"{name}.pem"), key=str(d / f"{name}.key"), roots=str(d / f"{signer}.pem"),
+                           bundle=str(d / f"{name}.bundle.pem"), directory=d)
 
 
 def make(directory, identity="spiffe://cluster.local/ns/bench/sa/proxy"):
-    """Makes roots.pem, leaf.pem, leaf.key and bundle.pem (the leaf and its key) in a directory."""
-    d = pathlib.Path(directory)
-    d.mkdir(parents=True, exist_ok=True)
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
-    openssl("req", "-x509", *curve, "-keyout", d / "roots.key", "-out", d / "roots.pem", "-subj", "/CN=ephor test roots",
-            "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
-    leaf(d, "leaf", identity)
-    return SimpleNamespace(certificate=str(d / "leaf.pem"), key=str(d / "leaf.key"), roots=str(d / "roots.pem"),
-                           bundle=str(d / "bundle.pem"), directory=d)
-
-
-def leaf(d, name, identity):
-    (d / f"{name}.ext").write_text(
-        f"subjectAltName=URI:{identity},DNS:localhost,IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n"
-        "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n")
-    openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", d / f"{name}.key",
-            "-out", d / f"{name}.csr", "-subj", "/CN=localhost")
-    openssl("x509", "-req", "-in", d / f"{name}.csr", "-CA", d / "roots.pem", "-CAkey", d / "roots.key", "-CAcreateserial",
-            "-days", "1", "-extfile", d / f"{name}.ext", "-out", d / f"{name}.pem")
-    bundle = "bundle.pem" if name == "leaf" else f"{name}.bundle.pem"
-    (d / bundle).write_text((d / f"{name}.pem").read_text() + (d / f"{name}.key").read_text())
+    """Roots and one leaf."""
+    roots(directory)
+    return leaf(directory, "leaf", identity)

@@ -3,9 +3,11 @@ import contextlib
 import os
 import pathlib
 import signal
+import sys
 
 import pytest
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import harness
 import wire1
 import wire2

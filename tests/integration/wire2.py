@@ -151,7 +151,10 @@ class Peer:
                 stream = self.streams.get(number)
                 if self.closed or (stream and stream.reset is not None):
                     raise ConnectionError("the stream is gone")
-                room = min(self.h2.local_flow_control_window(number), self.h2.max_outbound_frame_size, len(view))
+                try:
+                    room = min(self.h2.local_flow_control_window(number), self.h2.max_outbound_frame_size, len(view))
+                except h2.exceptions.ProtocolError as error:
+                    raise ConnectionError("the stream is gone") from error
                 if room > 0 or len(view) == 0:
                     last = room == len(view)
                     self.h2.send_data(number, bytes(view[:room]), end_stream=end and last)
