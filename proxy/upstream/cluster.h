@@ -38,6 +38,7 @@ struct ep_upconn {
     bool fresh;                       /* has carried no request yet */
     bool retired;                     /* takes no new request, closes when idle */
     bool counted;                     /* holds a place in the breaker */
+    bool seen_settings;
     uint64_t bytes_at_ready;
 };
 
@@ -54,6 +55,7 @@ struct ep_lane {
     struct ep_list others;  /* dialling, busy, retired */
     struct ep_list waiters; /* struct ep_upstream_call, oldest first */
     uint32_t n_conns, n_dialing, n_waiting;
+    uint32_t streams; /* h2: how many a connection carries, as far as is known */
 };
 
 enum ep_result_cell {
@@ -147,10 +149,8 @@ struct ep_cluster {
 
 enum ep_call_state { EP_CALL_NEW, EP_CALL_UNRESOLVED, EP_CALL_WAITING, EP_CALL_ACTIVE, EP_CALL_ENDED, EP_CALL_FAILING };
 
-/* --- cluster_config.c --- */
-const char *ep_cluster_protocol_name(int p);
-const char *ep_cluster_tls_name(int t);
-const char *ep_cluster_balance_name(int b);
+/* --- config_text.c --- */
+extern const char *const ep_cluster_protocol_names[], *const ep_cluster_tls_names[], *const ep_cluster_balance_names[];
 bool ep_cluster_dns_parse(struct ep_str dns, struct ep_str *host, uint16_t *port);
 
 /* --- copy.c: deep copies and the digest --- */
@@ -237,6 +237,8 @@ enum ep_upstream_failure ep_dial_failure(enum ep_close why);
 struct ep_leg *ep_pool_h2_open(struct ep_lane *l, const struct ep_upstream_call *c, struct ep_upconn **out);
 void ep_pool_h2_start(struct ep_upconn *u);
 void ep_pool_h2_serve(struct ep_upconn *u);
+void ep_pool_h2_on_capacity(struct ep_upconn *u);
+uint32_t ep_pool_h2_coming(const struct ep_lane *l); /* connections that will have room by themselves soon */
 struct ep_leg *ep_pool_h1_open(struct ep_lane *l, struct ep_upconn **out);
 void ep_pool_h1_start(struct ep_upconn *u);
 void ep_pool_h1_serve(struct ep_upconn *u);

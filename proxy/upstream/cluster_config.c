@@ -9,31 +9,12 @@
 #define SUB(part, member) (offsetof(CONFIG, part.member) - offsetof(CONFIG, part))
 #define SUB_SIZE(part)    sizeof(((CONFIG *)0)->part)
 
-static const char *const protocol_names[] = {"auto", "h2", "http/1.1", "tcp", NULL};
-static const char *const tls_names[] = {"auto", "off", "simple", "mesh", NULL};
-static const char *const balance_names[] = {"round_robin", "least_request", "p2c_ewma", "random", NULL};
-
-const char *ep_cluster_protocol_name(int p)
-{
-    return protocol_names[p];
-}
-
-const char *ep_cluster_tls_name(int t)
-{
-    return tls_names[t];
-}
-
-const char *ep_cluster_balance_name(int b)
-{
-    return balance_names[b];
-}
-
 static const struct ep_field tls_fields[] = {
     {.key = "mode",
      .type = EP_TYPE_ENUM,
      .offset = SUB(tls, mode),
      .preset = "auto",
-     .names = tls_names,
+     .names = ep_cluster_tls_names,
      .help = "auto: mTLS where `mesh` says so, else plain text; simple: TLS as browsers do it; mesh: mTLS with our "
              "identity."},
     {.key = "sni",
@@ -223,7 +204,7 @@ static const struct ep_field fields[] = {
      .type = EP_TYPE_ENUM,
      .offset = offsetof(CONFIG, protocol),
      .preset = "auto",
-     .names = protocol_names,
+     .names = ep_cluster_protocol_names,
      .help = "auto: what the caller speaks, or by ALPN under TLS; to the mesh always h2."},
     {.key = "tls",
      .type = EP_TYPE_STRUCT,
@@ -234,7 +215,7 @@ static const struct ep_field fields[] = {
      .type = EP_TYPE_ENUM,
      .offset = offsetof(CONFIG, balance),
      .preset = "p2c_ewma",
-     .names = balance_names,
+     .names = ep_cluster_balance_names,
      .help = "How an endpoint is chosen: p2c_ewma takes the better of two by latency and load."},
     {.key = "limits",
      .type = EP_TYPE_STRUCT,
@@ -280,30 +261,6 @@ static const struct ep_field fields[] = {
      .max = 100,
      .help = "Below this share of healthy endpoints all are used; 0%: never."},
 };
-
-/* "name:port" of `dns`. */
-bool ep_cluster_dns_parse(struct ep_str dns, struct ep_str *host, uint16_t *port)
-{
-    uint64_t number;
-    size_t colon = dns.n;
-
-    while (colon > 0 && dns.p[colon - 1] != ':')
-        colon--;
-    if (colon < 2 || !ep_str_u64(ep_str_n(dns.p + colon, dns.n - colon), &number) || number == 0 || number > 65535)
-        return false;
-    *host = ep_str_n(dns.p, colon - 1);
-    *port = (uint16_t)number;
-    if (host->n > 2 && host->p[0] == '[' && host->p[host->n - 1] == ']')
-        return true; /* a numeric IPv6 address */
-    if (host->n > 253)
-        return false;
-    for (size_t i = 0; i < host->n; i++) {
-        char c = ep_lower(host->p[i]);
-        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.'))
-            return false;
-    }
-    return true;
-}
 
 static void check(void *object, struct ep_checker *c)
 {

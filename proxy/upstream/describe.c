@@ -74,9 +74,9 @@ void ep_cluster_describe(const struct ep_cluster *cl, struct ep_json *out)
 
     ep_json_object(out);
     ep_json_kstr(out, "name", c->name);
-    ep_json_kstr(out, "protocol", ep_str(ep_cluster_protocol_name(c->protocol)));
-    ep_json_kstr(out, "tls", ep_str(ep_cluster_tls_name(c->tls.mode)));
-    ep_json_kstr(out, "balance", ep_str(ep_cluster_balance_name(c->balance)));
+    ep_json_kstr(out, "protocol", ep_str(ep_cluster_protocol_names[c->protocol]));
+    ep_json_kstr(out, "tls", ep_str(ep_cluster_tls_names[c->tls.mode]));
+    ep_json_kstr(out, "balance", ep_str(ep_cluster_balance_names[c->balance]));
     if (c->original_destination)
         ep_json_kbool(out, "original_destination", true);
     if (c->dns.n) {

@@ -301,8 +301,8 @@ static void client_capacity(void *user, struct ep_conn *conn)
     struct ep_upconn *u = user;
 
     (void)conn;
-    if (u->speaks == EP_SPEAK_H2 && !ep_list_empty(&u->lane->waiters))
-        ep_pool_h2_serve(u);
+    if (u->speaks == EP_SPEAK_H2)
+        ep_pool_h2_on_capacity(u);
 }
 
 static void client_idle(void *user, struct ep_conn *conn)

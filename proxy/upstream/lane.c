@@ -91,6 +91,7 @@ static struct ep_lane *lane_new(struct ep_endpoint *e, enum ep_speak want, int t
     l = ep_calloc(1, sizeof *l);
     l->endpoint = e;
     l->want = l->speaks = want;
+    l->streams = STREAMS_GUESS;
     l->tls = tls;
     l->sni = sni.n ? ep_str_n(ep_strndup(sni.p, sni.n), sni.n) : (struct ep_str){NULL, 0};
     ep_list_init(&l->ready);
@@ -142,21 +143,12 @@ struct ep_leg *ep_lane_open(struct ep_lane *l, const struct ep_upstream_call *c,
 void ep_lane_pump(struct ep_lane *l)
 {
     for (;;) {
-        uint32_t worth = l->speaks == EP_SPEAK_H2 ? (l->n_waiting + STREAMS_GUESS - 1) / STREAMS_GUESS : l->n_waiting;
+        bool h2 = l->speaks == EP_SPEAK_H2;
+        uint32_t worth = h2 ? (l->n_waiting + l->streams - 1) / l->streams : l->n_waiting;
 
-        /* An h2 connection that is full lets the next request in soon enough; one more is dialled meanwhile. */
-        if (l->n_dialing >= worth || !ep_dial(l))
+        if ((h2 ? ep_pool_h2_coming(l) : l->n_dialing) >= worth || !ep_dial(l))
             return;
     }
-}
-
-void ep_lane_serve(struct ep_lane *l, struct ep_upconn *u)
-{
-    (void)l;
-    if (u->speaks == EP_SPEAK_H2)
-        ep_pool_h2_serve(u);
-    else if (u->speaks == EP_SPEAK_HTTP1)
-        ep_pool_h1_serve(u);
 }
 
 void ep_lane_fail_waiters(struct ep_lane *l, enum ep_upstream_failure why, bool all)

@@ -13,6 +13,26 @@ static bool settled(const struct ep_upconn *u)
     return u->conn->bytes_in > u->bytes_at_ready; /* a server's first frame is its SETTINGS: RFC 9113 section 3.4 */
 }
 
+/* Before its SETTINGS a connection gets what others of this lane could take: the rest would be refused. */
+static struct ep_leg *open_within(struct ep_upconn *u)
+{
+    if (EP_UNLIKELY(!settled(u)) && ep_h2_streams(u->conn) >= u->lane->streams)
+        return NULL;
+    return ep_h2_open(u->conn);
+}
+
+uint32_t ep_pool_h2_coming(const struct ep_lane *l)
+{
+    uint32_t n = l->n_dialing;
+
+    EP_LIST_FOREACH(at, &l->ready)
+    {
+        const struct ep_upconn *u = EP_CONTAINER(at, struct ep_upconn, node);
+        n += !settled(u) && ep_h2_streams(u->conn) < l->streams;
+    }
+    return n;
+}
+
 static void dial_ahead(struct ep_lane *l, struct ep_upconn *u)
 {
     unsigned left = ep_h2_capacity(u->conn);
@@ -39,7 +59,7 @@ struct ep_leg *ep_pool_h2_open(struct ep_lane *l, const struct ep_upstream_call 
                 *out = u; /* it can't, and says so */
             return NULL;
         }
-        leg = ep_h2_open(u->conn);
+        leg = open_within(u);
         if (EP_UNLIKELY(!leg))
             continue; /* full, or on its way out */
         *out = u;
@@ -69,7 +89,7 @@ void ep_pool_h2_serve(struct ep_upconn *u)
     struct ep_upstream_call *c;
 
     while (!u->retired && u->state == EP_UPCONN_READY && (c = next_waiter(u))) {
-        struct ep_leg *leg = ep_h2_open(u->conn);
+        struct ep_leg *leg = open_within(u);
 
         if (!leg)
             break;
@@ -78,6 +98,21 @@ void ep_pool_h2_serve(struct ep_upconn *u)
     }
     if (!ep_list_empty(&u->lane->waiters))
         ep_lane_pump(u->lane);
+}
+
+void ep_pool_h2_on_capacity(struct ep_upconn *u)
+{
+    struct ep_lane *l = u->lane;
+
+    if (EP_UNLIKELY(!u->seen_settings) && settled(u)) {
+        unsigned left = ep_h2_capacity(u->conn);
+
+        u->seen_settings = true;
+        if (left)
+            l->streams = left + ep_h2_streams(u->conn);
+    }
+    if (!ep_list_empty(&l->waiters))
+        ep_pool_h2_serve(u);
 }
 
 void ep_pool_h2_start(struct ep_upconn *u)
