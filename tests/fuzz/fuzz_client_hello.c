@@ -1,0 +1,44 @@
+/* link: ep_net */
+/* A ClientHello from any bytes. What is found lies inside the input, and a verdict once given stays the same however
+ * many bytes follow. */
+#include <stdlib.h>
+
+#include "net/net.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check_inside(struct ep_str s, const uint8_t *data, size_t size)
+{
+    const uint8_t *p = (const uint8_t *)s.p;
+
+    if (s.n && (p < data || p + s.n > data + size))
+        abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct ep_str sni, alpn;
+    int whole = ep_client_hello_parse(data, size, &sni, &alpn);
+
+    check_inside(sni, data, size);
+    check_inside(alpn, data, size);
+    if (whole < -1 || whole > 1 || (whole != 1 && (sni.n || alpn.n)))
+        abort();
+    ep_alpn_list_has(alpn, EP_STR("h2"));
+    ep_alpn_list_has(ep_str_n(data, size), EP_STR("h2"));
+    for (size_t n = 0; n < size && n < 2048; n += 1 + n / 16) {
+        unsigned char *exact = malloc(n ? n : 1);
+        int part;
+
+        memcpy(exact, data, n);
+        part = ep_client_hello_parse(exact, n, &sni, &alpn);
+        if (part != 0 && part != whole)
+            abort();
+        if (part == 1 && whole == 1) {
+            check_inside(sni, exact, n);
+            check_inside(alpn, exact, n);
+        }
+        free(exact);
+    }
+    return 0;
+}
