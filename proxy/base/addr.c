@@ -206,10 +206,11 @@ bool ep_cidr_parse(struct ep_str s, struct ep_cidr *out)
 
 bool ep_cidr_contains(const struct ep_cidr *c, const struct ep_addr *a)
 {
-    const unsigned char *bytes;
+    const unsigned char *bytes = NULL;
     unsigned whole = c->bits / 8, rest = c->bits % 8;
+    int family = ip_bytes(a, &bytes);
 
-    if (ip_bytes(a, &bytes) != c->family)
+    if (family == AF_UNSPEC || family != c->family)
         return false;
     if (memcmp(bytes, c->bytes, whole) != 0)
         return false;

@@ -145,6 +145,9 @@ static void cidrs(void **state)
     }
     for (size_t i = 0; i < EP_COUNT(bad); i++)
         assert_false(ep_cidr_parse(ep_str(bad[i]), &c));
+    c = (struct ep_cidr){0}; /* an absent range holds nothing, an absent address least of all */
+    a.len = 0;
+    assert_false(ep_cidr_contains(&c, &a));
 }
 
 static void nearest_names(void **state)
