@@ -7,7 +7,7 @@
  * to FOLD_RUN bytes before it; what follows, up to FOLD_RUN, is copied behind them while there is room. */
 #define FOLD_COUNT 32u
 #define FOLD_SMALL 256u
-#define FOLD_RUN 1024u
+#define FOLD_RUN   1024u
 
 static_assert((EP_BODY_INLINE & (EP_BODY_INLINE - 1)) == 0, "the ring is masked");
 

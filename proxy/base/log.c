@@ -9,7 +9,7 @@
 #include "base/base.h"
 
 #define MESSAGE_BYTES 2048u
-#define LINE_BYTES (MESSAGE_BYTES * 6u + 256u) /* each byte may become \u00xx */
+#define LINE_BYTES    (MESSAGE_BYTES * 6u + 256u) /* each byte may become \u00xx */
 
 enum { FORMAT_AUTO, FORMAT_JSON, FORMAT_TEXT };
 

@@ -15,8 +15,8 @@ static const struct unit duration_units[] = {
     {"d", 86400 * EP_S}, {"h", 3600 * EP_S}, {"m", 60 * EP_S}, {"s", EP_S}, {"ms", EP_MS}, {"us", EP_US}, {"ns", 1},
 };
 static const struct unit size_units[] = {
-    {"GiB", 1u << 30}, {"MiB", 1u << 20}, {"KiB", 1u << 10}, {"GB", 1000000000u}, {"MB", 1000000u}, {"KB", 1000u},
-    {"B", 1},
+    {"GiB", 1u << 30}, {"MiB", 1u << 20}, {"KiB", 1u << 10}, {"GB", 1000000000u},
+    {"MB", 1000000u},  {"KB", 1000u},     {"B", 1},
 };
 
 /* A decimal number in front of s: mantissa / 10^scale. Returns how many bytes it took, 0 when there is none. */

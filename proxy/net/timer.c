@@ -10,7 +10,7 @@
 
 #define BITS 6u
 #define MASK ((uint64_t)EP_WHEEL_SLOTS - 1)
-#define TOP (EP_WHEEL_LEVELS - 1u)
+#define TOP  (EP_WHEEL_LEVELS - 1u)
 
 static_assert(EP_WHEEL_SLOTS == 1u << BITS, "a slot index is a group of bits");
 

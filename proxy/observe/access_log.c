@@ -15,7 +15,7 @@
 #include "observe/observe.h"
 
 #define WRITE_BYTES (64u * 1024u)   /* flush without waiting for the end of the turn */
-#define HELD_BYTES (1024u * 1024u)  /* what waits for a slow reader, at most */
+#define HELD_BYTES  (1024u * 1024u) /* what waits for a slow reader, at most */
 
 struct ep_access_log {
     struct ep_access_log_config config;
@@ -27,19 +27,30 @@ struct ep_access_log {
 };
 
 static const struct ep_field access_log_fields[] = {
-    {.key = "enabled", .type = EP_TYPE_BOOL, .offset = offsetof(struct ep_access_log_config, enabled), .preset = "true",
+    {.key = "enabled",
+     .type = EP_TYPE_BOOL,
+     .offset = offsetof(struct ep_access_log_config, enabled),
+     .preset = "true",
      .help = "Whether requests are logged at all."},
-    {.key = "path", .type = EP_TYPE_STR, .offset = offsetof(struct ep_access_log_config, path), .preset = "-",
+    {.key = "path",
+     .type = EP_TYPE_STR,
+     .offset = offsetof(struct ep_access_log_config, path),
+     .preset = "-",
      .help = "The file to append to; - is standard output."},
-    {.key = "sample", .type = EP_TYPE_PERCENT, .offset = offsetof(struct ep_access_log_config, sample),
-     .preset = "100%", .max = 100,
+    {.key = "sample",
+     .type = EP_TYPE_PERCENT,
+     .offset = offsetof(struct ep_access_log_config, sample),
+     .preset = "100%",
+     .max = 100,
      .help = "The share of good requests that is logged; refused and failed ones always are."},
-    {.key = "query", .type = EP_TYPE_BOOL, .offset = offsetof(struct ep_access_log_config, query), .preset = "false",
+    {.key = "query",
+     .type = EP_TYPE_BOOL,
+     .offset = offsetof(struct ep_access_log_config, query),
+     .preset = "false",
      .help = "Log the query string too. Off, since secrets hide there."},
 };
-const struct ep_schema ep_access_log_schema =
-    EP_SCHEMA("access_log", "One JSON line for each request.", struct ep_access_log_config, access_log_fields,
-              .check = NULL);
+const struct ep_schema ep_access_log_schema = EP_SCHEMA("access_log", "One JSON line for each request.",
+                                                        struct ep_access_log_config, access_log_fields, .check = NULL);
 
 struct ep_access_log *ep_access_log_new(const struct ep_access_log_config *c, struct ep_error *err)
 {

@@ -38,15 +38,27 @@ struct ep_audit {
 };
 
 static const struct ep_field audit_fields[] = {
-    {.key = "directory", .type = EP_TYPE_STR, .offset = offsetof(struct ep_audit_config, directory),
+    {.key = "directory",
+     .type = EP_TYPE_STR,
+     .offset = offsetof(struct ep_audit_config, directory),
      .help = "Where the audit files are; made with mode 0700. Without it there is no audit."},
-    {.key = "retain", .type = EP_TYPE_DURATION, .offset = offsetof(struct ep_audit_config, retain_ns),
-     .preset = "365d", .min = (double)DAY_NS, .max = 36500.0 * (double)DAY_NS,
+    {.key = "retain",
+     .type = EP_TYPE_DURATION,
+     .offset = offsetof(struct ep_audit_config, retain_ns),
+     .preset = "365d",
+     .min = (double)DAY_NS,
+     .max = 36500.0 * (double)DAY_NS,
      .help = "How long files are kept; the chain is verified from the first that is left."},
-    {.key = "sync", .type = EP_TYPE_DURATION, .offset = offsetof(struct ep_audit_config, sync_ns), .preset = "100ms",
+    {.key = "sync",
+     .type = EP_TYPE_DURATION,
+     .offset = offsetof(struct ep_audit_config, sync_ns),
+     .preset = "100ms",
      .max = 60.0 * (double)EP_S,
      .help = "What a power cut may cost; 0 syncs each record before the answer. Killing ephor costs nothing."},
-    {.key = "required", .type = EP_TYPE_BOOL, .offset = offsetof(struct ep_audit_config, required), .preset = "false",
+    {.key = "required",
+     .type = EP_TYPE_BOOL,
+     .offset = offsetof(struct ep_audit_config, required),
+     .preset = "false",
      .help = "Refuse what can't be audited."},
 };
 const struct ep_schema ep_audit_schema =
@@ -125,7 +137,8 @@ static bool read_tail(struct ep_audit *a, size_t *cut, bool *found, struct ep_er
     }
     (void)munmap((void *)(uintptr_t)p, size);
     if (!good)
-        return ep_error_set(err, "%s/%s: last line: %s; run `ephor audit verify`, and move the files away to start anew",
+        return ep_error_set(err,
+                            "%s/%s: last line: %s; run `ephor audit verify`, and move the files away to start anew",
                             a->path, a->name, why);
     if (whole == size)
         return true;
@@ -148,8 +161,8 @@ static bool resume(struct ep_audit *a, size_t *cut, struct ep_error *err)
         return ep_error_set(err, "%s: %s", a->path, strerror(-rc));
     for (size_t i = n; ok && !found && i-- > 0;) {
         rc = open_file(a, names[i]);
-        ok = rc == 0 ? read_tail(a, cut, &found, err)
-                     : ep_error_set(err, "%s/%s: %s", a->path, names[i], strerror(-rc));
+        ok =
+            rc == 0 ? read_tail(a, cut, &found, err) : ep_error_set(err, "%s/%s: %s", a->path, names[i], strerror(-rc));
     }
     day_name(ep_clock_wall_ns(), today);
     if (ok) {
@@ -201,7 +214,8 @@ struct ep_audit *ep_audit_new(const struct ep_audit_config *c, struct ep_error *
     ok = open_directory(a, err) && resume(a, &cut, err);
     if (ok && cut) {
         char bytes[24];
-        struct ep_audit_field field = {"cut_bytes", ep_str_n(bytes, (size_t)snprintf(bytes, sizeof(bytes), "%zu", cut))};
+        struct ep_audit_field field = {"cut_bytes",
+                                       ep_str_n(bytes, (size_t)snprintf(bytes, sizeof(bytes), "%zu", cut))};
         int rc = ep_audit_write(a, "recovered", &field, 1);
 
         ok = rc == 0 || ep_error_set(err, "%s/%s: %s", a->path, a->name, strerror(-rc));

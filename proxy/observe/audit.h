@@ -10,7 +10,7 @@
 
 #include "observe/observe.h"
 
-#define HASH_HEX 64u
+#define HASH_HEX        64u
 #define FILE_NAME_BYTES 22u /* "audit-2026-11-24.jsonl" */
 
 struct chain {

@@ -7,9 +7,9 @@
 
 #include "observe/audit.h"
 
-#define PREV ",\"prev\":\""
-#define HASH "\",\"hash\":\""
-#define END "\"}"
+#define PREV       ",\"prev\":\""
+#define HASH       "\",\"hash\":\""
+#define END        "\"}"
 #define TAIL_BYTES (sizeof(PREV) - 1 + HASH_HEX + sizeof(HASH) - 1 + HASH_HEX + sizeof(END) - 1)
 
 void ep_audit_chain_start(struct chain *c)

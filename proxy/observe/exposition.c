@@ -13,8 +13,8 @@
 #include "observe/private.h"
 
 static const uint64_t bounds_ns[] = {
-    100 * EP_US, 250 * EP_US, 500 * EP_US, 1 * EP_MS,   2500 * EP_US, 5 * EP_MS,    10 * EP_MS, 25 * EP_MS, 50 * EP_MS,
-    100 * EP_MS, 250 * EP_MS, 500 * EP_MS, 1 * EP_S,    2500ull * EP_MS, 5 * EP_S,  10 * EP_S,  30 * EP_S,
+    100 * EP_US, 250 * EP_US, 500 * EP_US, 1 * EP_MS, 2500 * EP_US,    5 * EP_MS, 10 * EP_MS, 25 * EP_MS, 50 * EP_MS,
+    100 * EP_MS, 250 * EP_MS, 500 * EP_MS, 1 * EP_S,  2500ull * EP_MS, 5 * EP_S,  10 * EP_S,  30 * EP_S,
 };
 /* As canonical numbers, which `le` must be. */
 static const char *const bounds_text[] = {
@@ -215,7 +215,8 @@ static uint64_t start_wall_ns(void)
     (void)fclose(f);
     line[n] = 0;
     p = strrchr(line, ')');
-    if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &ticks) != 1)
+    if (!p ||
+        sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &ticks) != 1)
         return 0;
     if (clock_gettime(CLOCK_BOOTTIME, &boot) != 0)
         return 0;

@@ -8,11 +8,11 @@
 
 #include "observe/private.h"
 
-#define STEPS 32u
-#define STEP_BITS 5u
+#define STEPS       32u
+#define STEP_BITS   5u
 #define FIRST_POWER 10u
-#define END_POWER 42u
-#define ROWS (1 + END_POWER - FIRST_POWER + 1) /* below, the powers, above */
+#define END_POWER   42u
+#define ROWS        (1 + END_POWER - FIRST_POWER + 1) /* below, the powers, above */
 
 struct ep_histogram {
     uint64_t sum, max;

@@ -8,9 +8,10 @@ char *ep_metrics_reference(void)
     static const char *const kinds[] = {"counter", "gauge", "histogram"};
     struct text t = {0};
 
-    ep_text_z(&t, "# Metrics\n\n"
-                  "Made from `proxy/observe/metrics.def`. Served on the metrics port at `/metrics` as OpenMetrics text. "
-                  "A family appears with its first series. Times are in seconds, sizes in bytes. A family holds at most ");
+    ep_text_z(&t,
+              "# Metrics\n\n"
+              "Made from `proxy/observe/metrics.def`. Served on the metrics port at `/metrics` as OpenMetrics text. "
+              "A family appears with its first series. Times are in seconds, sizes in bytes. A family holds at most ");
     ep_text_printf(&t, "%u", EP_SERIES_MAX);
     ep_text_z(&t, " series a worker; past that, new values of its widest labels are counted as `other`, and "
                   "`ephor_series_folded_total` says so. `process_*` and `ephor_build_info` are always there.\n\n"

@@ -13,7 +13,7 @@
 #define FOLDED_MAX (EP_SERIES_MAX / 4) /* folded series of a family; then everything is "other" */
 
 const struct metric ep_metric_table[EP_METRIC_COUNT] = {
-#define X(id, name_, kind_, labels_, help_) \
+#define X(id, name_, kind_, labels_, help_)                                                                            \
     [EP_METRIC_##id] = {.name = (name_), .kind = (kind_), .labels = (labels_), .help = (help_)},
 #include "observe/metrics.def"
 #undef X

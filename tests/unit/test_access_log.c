@@ -170,9 +170,11 @@ static void a_slow_reader_stops_nobody(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_line_holds_what_is_known), cmocka_unit_test(the_query_is_written_when_asked),
+        cmocka_unit_test(a_line_holds_what_is_known),
+        cmocka_unit_test(the_query_is_written_when_asked),
         cmocka_unit_test(good_ones_are_sampled_and_bad_ones_kept),
-        cmocka_unit_test(a_path_that_cannot_be_opened_is_an_error), cmocka_unit_test(a_slow_reader_stops_nobody),
+        cmocka_unit_test(a_path_that_cannot_be_opened_is_an_error),
+        cmocka_unit_test(a_slow_reader_stops_nobody),
     };
 
     return cmocka_run_group_tests(tests, make_directory, remove_directory);

@@ -124,8 +124,10 @@ static void lists_keep_their_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hands_out_distinct_aligned_memory), cmocka_unit_test(a_large_piece_leaves_the_chunk_in_use),
-        cmocka_unit_test(the_pool_keeps_no_more_than_it_may), cmocka_unit_test(prints_of_any_length),
+        cmocka_unit_test(hands_out_distinct_aligned_memory),
+        cmocka_unit_test(a_large_piece_leaves_the_chunk_in_use),
+        cmocka_unit_test(the_pool_keeps_no_more_than_it_may),
+        cmocka_unit_test(prints_of_any_length),
         cmocka_unit_test(lists_keep_their_order),
     };
 

@@ -52,8 +52,8 @@ static int remove_directory(void **state)
 
 static struct ep_audit *begin(uint64_t retain_days, struct ep_error *err)
 {
-    struct ep_audit_config c = {.directory = ep_str(directory), .retain_ns = retain_days * 86400 * EP_S,
-                                .sync_ns = 100 * EP_MS};
+    struct ep_audit_config c = {
+        .directory = ep_str(directory), .retain_ns = retain_days * 86400 * EP_S, .sync_ns = 100 * EP_MS};
 
     return ep_audit_new(&c, err);
 }
@@ -62,8 +62,8 @@ static void write_some(unsigned n)
 {
     struct ep_error err = {""};
     struct ep_audit *a = begin(36500, &err);
-    const struct ep_audit_field fields[] = {{"policy", EP_STR("tools")}, {"reason", EP_STR("a\"\n\xff")},
-                                            {"empty", {NULL, 0}}};
+    const struct ep_audit_field fields[] = {
+        {"policy", EP_STR("tools")}, {"reason", EP_STR("a\"\n\xff")}, {"empty", {NULL, 0}}};
 
     assert_string_equal(err.text, "");
     assert_non_null(a);
@@ -121,7 +121,8 @@ static void the_chain_goes_on_after_a_restart(void **state)
     assert_int_equal(st.st_mode & 0777, 0600);
     text = slurp(name, &n);
     assert_memory_equal(text, "{\"seq\":1,\"time\":\"2", 18);
-    assert_non_null(strstr(text, "\"event\":\"decision\",\"policy\":\"tools\",\"reason\":\"a\\\"\\n\xef\xbf\xbd\",\"prev\":\"0000"));
+    assert_non_null(strstr(
+        text, "\"event\":\"decision\",\"policy\":\"tools\",\"reason\":\"a\\\"\\n\xef\xbf\xbd\",\"prev\":\"0000"));
     assert_null(strstr(text, "empty"));
     free(text);
 }

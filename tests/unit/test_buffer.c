@@ -102,7 +102,7 @@ static void move_splits_a_slice(void **state)
     ep_body_move(&b, &a, 2, &f.slabs);
     assert_body(&f, &a, "cdef", 4);
     assert_body(&f, &b, "ab", 2);
-    assert_int_equal(f.slabs.n_live, 1); /* both look into one slab */
+    assert_int_equal(f.slabs.n_live, 1);     /* both look into one slab */
     ep_body_push_copy(&b, "X", 1, &f.slabs); /* which is shared, so this byte goes elsewhere */
     assert_body(&f, &a, "cdef", 4);
     ep_body_move(&b, &a, 4, &f.slabs);
@@ -200,8 +200,10 @@ static void agrees_with_a_plain_string(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(slabs_are_counted_and_used_again), cmocka_unit_test(push_takes_the_reference_over),
-        cmocka_unit_test(move_splits_a_slice), cmocka_unit_test(single_bytes_do_not_pin_a_slab_each),
+        cmocka_unit_test(slabs_are_counted_and_used_again),
+        cmocka_unit_test(push_takes_the_reference_over),
+        cmocka_unit_test(move_splits_a_slice),
+        cmocka_unit_test(single_bytes_do_not_pin_a_slab_each),
         cmocka_unit_test(agrees_with_a_plain_string),
     };
 

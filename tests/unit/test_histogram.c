@@ -127,8 +127,10 @@ static void a_record_is_cheap(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(error_is_at_most_three_percent), cmocka_unit_test(quantiles_agree_with_sorted_values),
-        cmocka_unit_test(the_ends_are_kept), cmocka_unit_test(a_record_is_cheap),
+        cmocka_unit_test(error_is_at_most_three_percent),
+        cmocka_unit_test(quantiles_agree_with_sorted_values),
+        cmocka_unit_test(the_ends_are_kept),
+        cmocka_unit_test(a_record_is_cheap),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -59,7 +59,10 @@ static void escapes_what_must_be(void **state)
         {"\"\\", "\"\\\"\\\\\""},
         {"\b\f\n\r\t\x01\x1f", "\"\\b\\f\\n\\r\\t\\u0001\\u001f\""},
         {"\xc3\xa4\xf0\x9f\x98\x80", "\"\xc3\xa4\xf0\x9f\x98\x80\""},
-        {"a\xff" "b\xc3", "\"a\xef\xbf\xbd" "b\xef\xbf\xbd\""},
+        {"a\xff"
+         "b\xc3",
+         "\"a\xef\xbf\xbd"
+         "b\xef\xbf\xbd\""},
         {"\xed\xa0\x80", "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""},
     };
     struct ep_json j;
@@ -82,7 +85,7 @@ static void writes_numbers_that_read_back(void **state)
     static const struct {
         double v;
         const char *text;
-    } rows[] = {{0, "0"}, {0.1, "0.1"}, {-1.5, "-1.5"}, {1e300, "1e+300"}, {1.0 / 3, "0.33333333333333331"},
+    } rows[] = {{0, "0"},           {0.1, "0.1"}, {-1.5, "-1.5"}, {1e300, "1e+300"}, {1.0 / 3, "0.33333333333333331"},
                 {INFINITY, "null"}, {NAN, "null"}};
     struct ep_json j;
 

@@ -104,7 +104,9 @@ static void levels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(json_lines), cmocka_unit_test(text_lines), cmocka_unit_test(long_lines_are_cut),
+        cmocka_unit_test(json_lines),
+        cmocka_unit_test(text_lines),
+        cmocka_unit_test(long_lines_are_cut),
         cmocka_unit_test(levels),
     };
 

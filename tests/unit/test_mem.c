@@ -110,8 +110,10 @@ static void the_helpers_copy(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(random_use_keeps_contents), cmocka_unit_test(each_size_gets_the_tightest_class),
-        cmocka_unit_test(keeps_no_more_than_it_may_and_refuses_overflow), cmocka_unit_test(the_helpers_copy),
+        cmocka_unit_test(random_use_keeps_contents),
+        cmocka_unit_test(each_size_gets_the_tightest_class),
+        cmocka_unit_test(keeps_no_more_than_it_may_and_refuses_overflow),
+        cmocka_unit_test(the_helpers_copy),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

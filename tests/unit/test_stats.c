@@ -54,7 +54,8 @@ static void scrape_adds_the_shards_up(void **state)
     assert_non_null(strstr(text, "\nephor_config_reload_total{result=\"accepted\"} 5\n"));
     assert_non_null(strstr(text, "\nephor_streams_active{listener=\"a\\\"b\\\\c\\n\xef\xbf\xbd\"} 2\n"));
     assert_non_null(strstr(text, "\nephor_upstream_pending{cluster=\"c\"} -4\n"));
-    assert_non_null(strstr(text, "# TYPE ephor_policy_duration_seconds histogram\n# UNIT ephor_policy_duration_seconds seconds\n"));
+    assert_non_null(
+        strstr(text, "# TYPE ephor_policy_duration_seconds histogram\n# UNIT ephor_policy_duration_seconds seconds\n"));
     assert_non_null(strstr(text, "\nephor_policy_duration_seconds_bucket{policy=\"p\",le=\"0.0025\"} 0\n"
                                  "ephor_policy_duration_seconds_bucket{policy=\"p\",le=\"0.005\"} 2\n"));
     assert_non_null(strstr(text, "{policy=\"p\",le=\"30.0\"} 2\n"));
@@ -81,10 +82,12 @@ static void rows_merge_the_shards(void **state)
 
     (void)state;
     for (unsigned i = 0; i < 200; i++) {
-        ep_histogram_record(ep_stats_histogram(shards[i % 2], EP_METRIC_FILTER_DURATION,
-                                               EP_LABELS(EP_STR("in"), EP_STR("agent"))), (i + 1) * EP_MS);
+        ep_histogram_record(
+            ep_stats_histogram(shards[i % 2], EP_METRIC_FILTER_DURATION, EP_LABELS(EP_STR("in"), EP_STR("agent"))),
+            (i + 1) * EP_MS);
     }
-    ep_histogram_record(ep_stats_histogram(shards[0], EP_METRIC_FILTER_DURATION, EP_LABELS(EP_STR("in"), EP_STR("lua"))), 5);
+    ep_histogram_record(
+        ep_stats_histogram(shards[0], EP_METRIC_FILTER_DURATION, EP_LABELS(EP_STR("in"), EP_STR("lua"))), 5);
     rows = ep_stats_rows(shards, 2, EP_METRIC_FILTER_DURATION, &n);
     assert_int_equal(n, 2);
     assert_true(ep_str_eq(rows[0].labels[1], EP_STR("agent")));
@@ -118,10 +121,11 @@ static void a_full_family_folds_its_wide_labels(void **state)
                      EP_LABELS(EP_STR("c"), ep_str_n(name, (size_t)n), i % 2 ? EP_STR("2xx") : EP_STR("5xx")), 1);
     }
     /* What was there still counts by itself, the rest under other, apart by the narrow label. */
-    assert_int_equal(*ep_stats_cell(s, EP_METRIC_UPSTREAM_REQUESTS,
-                                    EP_LABELS(EP_STR("c"), EP_STR("endpoint3"), EP_STR("2xx"))), 1);
-    assert_int_equal(*ep_stats_cell(s, EP_METRIC_UPSTREAM_REQUESTS,
-                                    EP_LABELS(EP_STR("c"), EP_STR("other"), EP_STR("2xx"))), EP_SERIES_MAX);
+    assert_int_equal(
+        *ep_stats_cell(s, EP_METRIC_UPSTREAM_REQUESTS, EP_LABELS(EP_STR("c"), EP_STR("endpoint3"), EP_STR("2xx"))), 1);
+    assert_int_equal(
+        *ep_stats_cell(s, EP_METRIC_UPSTREAM_REQUESTS, EP_LABELS(EP_STR("c"), EP_STR("other"), EP_STR("2xx"))),
+        EP_SERIES_MAX);
     before = *ep_stats_cell(s, EP_METRIC_SERIES_FOLDED, EP_LABELS(EP_STR("ephor_upstream_requests_total")));
     assert_int_equal(before, 2 * EP_SERIES_MAX);
     text = ep_exposition(&s, 1, &length);
@@ -190,8 +194,10 @@ static void the_reference_names_every_metric(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cells_are_stable_and_found_again), cmocka_unit_test(scrape_adds_the_shards_up),
-        cmocka_unit_test(rows_merge_the_shards), cmocka_unit_test(a_full_family_folds_its_wide_labels),
+        cmocka_unit_test(cells_are_stable_and_found_again),
+        cmocka_unit_test(scrape_adds_the_shards_up),
+        cmocka_unit_test(rows_merge_the_shards),
+        cmocka_unit_test(a_full_family_folds_its_wide_labels),
         cmocka_unit_test(a_scrape_sees_whole_series_while_others_count),
         cmocka_unit_test(the_reference_names_every_metric),
     };

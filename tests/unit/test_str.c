@@ -64,10 +64,21 @@ static void matches_globs(void **state)
         const char *pattern, *text;
         bool matches;
     } rows[] = {
-        {"", "", true},           {"*", "", true},           {"*", "a/b.c", true},      {"?", "", false},
-        {"a*c", "abc", true},     {"a*c", "ac", true},       {"a*c", "acb", false},     {"a?c", "abc", true},
-        {"*.svc", "x.svc", true}, {"*.svc", "svc", false},   {"**a**", "bab", true},    {"a", "A", false},
-        {"*ab*ab*", "abab", true}, {"*ab*ab*", "aba", false}, {"spiffe://*/ns/*", "spiffe://d/ns/x/sa/y", true},
+        {"", "", true},
+        {"*", "", true},
+        {"*", "a/b.c", true},
+        {"?", "", false},
+        {"a*c", "abc", true},
+        {"a*c", "ac", true},
+        {"a*c", "acb", false},
+        {"a?c", "abc", true},
+        {"*.svc", "x.svc", true},
+        {"*.svc", "svc", false},
+        {"**a**", "bab", true},
+        {"a", "A", false},
+        {"*ab*ab*", "abab", true},
+        {"*ab*ab*", "aba", false},
+        {"spiffe://*/ns/*", "spiffe://d/ns/x/sa/y", true},
     };
     char many[200];
 
@@ -84,10 +95,26 @@ static void knows_utf8(void **state)
         const char *text;
         size_t length;
     } rows[] = {
-        {"a", 1},            {"\xc3\xa4", 2},         {"\xe2\x82\xac", 3},     {"\xf0\x9f\x98\x80", 4}, {"\x80", 0},
-        {"\xc0\x80", 0},     {"\xc1\xbf", 0},         {"\xe0\x80\x80", 0},     {"\xed\xa0\x80", 0},     {"\xed\x9f\xbf", 3},
-        {"\xf4\x90\x80\x80", 0}, {"\xf4\x8f\xbf\xbf", 4}, {"\xf5\x80\x80\x80", 0}, {"\xe2\x82", 0},     {"\xff", 0},
-        {"\xf0\x80\x80\x80", 0}, {"\xc3", 0},             {"\xe2\x82" "a", 0},
+        {"a", 1},
+        {"\xc3\xa4", 2},
+        {"\xe2\x82\xac", 3},
+        {"\xf0\x9f\x98\x80", 4},
+        {"\x80", 0},
+        {"\xc0\x80", 0},
+        {"\xc1\xbf", 0},
+        {"\xe0\x80\x80", 0},
+        {"\xed\xa0\x80", 0},
+        {"\xed\x9f\xbf", 3},
+        {"\xf4\x90\x80\x80", 0},
+        {"\xf4\x8f\xbf\xbf", 4},
+        {"\xf5\x80\x80\x80", 0},
+        {"\xe2\x82", 0},
+        {"\xff", 0},
+        {"\xf0\x80\x80\x80", 0},
+        {"\xc3", 0},
+        {"\xe2\x82"
+         "a",
+         0},
     };
 
     (void)state;

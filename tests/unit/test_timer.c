@@ -29,9 +29,24 @@ static void fire(struct ep_timer *t)
 
 static void fires_after_its_deadline_and_once(void **state)
 {
-    static const uint64_t delays[] = {0, 1, EP_MS - 1, EP_MS, EP_MS + 1, 63 * EP_MS, 64 * EP_MS, 65 * EP_MS,
-                                      4095 * EP_MS, 4096 * EP_MS, EP_S, 60 * EP_S, 3600 * EP_S, 86400 * EP_S,
-                                      12 * 86400 * EP_S, 13 * 86400 * EP_S, 40 * 86400 * EP_S, 400 * 86400 * EP_S};
+    static const uint64_t delays[] = {0,
+                                      1,
+                                      EP_MS - 1,
+                                      EP_MS,
+                                      EP_MS + 1,
+                                      63 * EP_MS,
+                                      64 * EP_MS,
+                                      65 * EP_MS,
+                                      4095 * EP_MS,
+                                      4096 * EP_MS,
+                                      EP_S,
+                                      60 * EP_S,
+                                      3600 * EP_S,
+                                      86400 * EP_S,
+                                      12 * 86400 * EP_S,
+                                      13 * 86400 * EP_S,
+                                      40 * 86400 * EP_S,
+                                      400 * 86400 * EP_S};
     static const uint64_t starts[] = {0, 1, 999999, EP_MS, 63 * EP_MS + 5, 64 * EP_MS, 3600 * EP_S + 1};
 
     (void)state;
