@@ -139,7 +139,7 @@ static inline void on_served_task(struct ep_task *t)
 
 static inline void answer(struct served *x, unsigned status)
 {
-    char text[8];
+    char text[16];
 
     snprintf(text, sizeof text, "%u", status);
     ep_headers_add_id(&x->out, EP_HDR_STATUS, ep_str(text));
