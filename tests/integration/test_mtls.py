@@ -29,7 +29,7 @@ def keys(tmp_path_factory):
     return made
 
 
-def identity(leaf, directory=None):
+def identity(leaf):
     return {"files": {"certificate": leaf.certificate, "key": leaf.key, "roots": leaf.roots}, "trust_domain": "cluster.local"}
 
 

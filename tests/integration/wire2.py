@@ -285,6 +285,7 @@ class ServerPeer(Peer):
     def __init__(self, sock, server):
         self.server = server
         super().__init__(sock, False, server.settings)
+        self.auto_window = server.auto_window
 
     def on_request(self, stream):
         exchange = Exchange(self, stream)
@@ -299,8 +300,8 @@ class ServerPeer(Peer):
 class Server:
     """Runs `handler(exchange)` in a thread for each request, as soon as its headers are there."""
 
-    def __init__(self, handler=None, settings=None, tls=None, port=0):
-        self.handler, self.settings, self.tls = handler or echo, settings, tls
+    def __init__(self, handler=None, settings=None, tls=None, port=0, auto_window=True):
+        self.handler, self.settings, self.tls, self.auto_window = handler or echo, settings, tls, auto_window
         self.exchanges, self.peers, self.errors = [], [], []
         self.listener = socket.create_server(("127.0.0.1", port), backlog=512)
         self.port = self.listener.getsockname()[1]
