@@ -1,0 +1,623 @@
+/* The scan of agent/json.h over simdjson's on-demand API.
+ *
+ * On-demand parsing checks only what is asked for, and skips the rest by counting brackets. A judge can't afford
+ * that: what it skips, another parser may read. So every value is visited: containers by iteration (which checks commas,
+ * colons and brackets), strings for their escapes, other scalars by their grammar. Stage 1 has checked UTF-8,
+ * control characters in strings and that strings end. Nothing is converted: a number stays the text that it is.
+ *
+ * It stands in filters/ and not in filters/agent/ because only C++ files on a module's top level are built. */
+#define SIMDJSON_EXCEPTIONS 0
+#include <simdjson.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <string_view>
+#include <vector>
+
+#include "agent/json.h"
+
+namespace ondemand = simdjson::ondemand;
+
+static_assert(EP_SCAN_PADDING >= simdjson::SIMDJSON_PADDING, "the callers leave too little room");
+
+namespace {
+
+constexpr size_t keep_bytes = 256 * 1024;  /* a parser that grew beyond this is dropped after use */
+constexpr size_t few_keys = 16;            /* up to here each is compared with each */
+
+enum level { MESSAGE, PARAMS, META, OTHER };
+
+/* Keys that are captured. `guarded`: a key that equals it but for case makes the object ambiguous. */
+struct slot {
+    std::string_view key;
+    size_t offset;
+    bool guarded;
+    level inside; /* what level its own members are */
+};
+
+#define AT(member) offsetof(ep_scan_message, member)
+constexpr size_t not_kept = SIZE_MAX; /* only walked through */
+
+constexpr slot message_slots[] = {
+    {"jsonrpc", AT(jsonrpc), true, OTHER},  {"id", AT(id), true, OTHER},
+    {"method", AT(method), true, OTHER},    {"params", AT(params), true, PARAMS},
+    {"result", AT(result), true, OTHER},    {"error", AT(error), true, OTHER},
+    {"model", AT(model), false, OTHER},     {"stream", AT(stream), false, OTHER},
+    {"messages", AT(messages), false, OTHER}, {"input", AT(input), false, OTHER},
+    {"prompt", AT(prompt), false, OTHER},
+};
+
+constexpr slot params_slots[] = {
+    {"name", AT(name), true, OTHER},
+    {"arguments", AT(arguments), true, OTHER},
+    {"uri", AT(uri), true, OTHER},
+    {"taskId", AT(task_id), false, OTHER},
+    {"protocolVersion", AT(protocol_version), false, OTHER},
+    {"_meta", not_kept, true, META},
+};
+
+constexpr slot meta_slots[] = {
+    {"io.modelcontextprotocol/protocolVersion", AT(meta_version), true, OTHER},
+};
+
+struct slots {
+    const slot *v;
+    size_t n;
+};
+
+constexpr slots slots_of[] = {
+    {message_slots, sizeof message_slots / sizeof message_slots[0]},
+    {params_slots, sizeof params_slots / sizeof params_slots[0]},
+    {meta_slots, sizeof meta_slots / sizeof meta_slots[0]},
+    {nullptr, 0},
+};
+
+const slot *slot_of(level l, std::string_view key)
+{
+    const slots &s = slots_of[l];
+
+    for (size_t i = 0; i < s.n; i++)
+        if (s.v[i].key == key)
+            return &s.v[i];
+    return nullptr;
+}
+
+/* The next character as a parser without case would compare it. Go folds Unicode too, by which the long s (U+017F) is an
+ * s and the Kelvin sign (U+212A) a k. */
+unsigned char folded(std::string_view s, size_t &at)
+{
+    unsigned char c = static_cast<unsigned char>(s[at]);
+
+    if (c == 0xc5 && s.size() - at >= 2 && s[at + 1] == '\xbf') {
+        at += 2;
+        return 's';
+    }
+    if (c == 0xe2 && s.size() - at >= 3 && s[at + 1] == '\x84' && s[at + 2] == '\xaa') {
+        at += 3;
+        return 'k';
+    }
+    at++;
+    return c >= 'A' && c <= 'Z' ? static_cast<unsigned char>(c | 0x20) : c;
+}
+
+bool equal_folded(std::string_view key, std::string_view wanted)
+{
+    size_t at = 0, w = 0;
+
+    if (key.size() < wanted.size())
+        return false;
+    while (at < key.size() && w < wanted.size())
+        if (folded(key, at) != folded(wanted, w))
+            return false;
+    return at == key.size() && w == wanted.size();
+}
+
+bool looks_like_a_slot(level l, std::string_view key)
+{
+    const slots &s = slots_of[l];
+
+    for (size_t i = 0; i < s.n; i++)
+        if (s.v[i].guarded && equal_folded(key, s.v[i].key))
+            return true;
+    return false;
+}
+
+bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+std::string_view trim_end(std::string_view s)
+{
+    while (!s.empty() && is_space(s.back()))
+        s.remove_suffix(1);
+    return s;
+}
+
+size_t digits(std::string_view s, size_t at)
+{
+    size_t from = at;
+
+    while (at < s.size() && s[at] >= '0' && s[at] <= '9')
+        at++;
+    return at - from;
+}
+
+/* RFC 8259 section 6. */
+bool is_number(std::string_view s)
+{
+    size_t at = 0, n;
+
+    if (at < s.size() && s[at] == '-')
+        at++;
+    n = digits(s, at);
+    if (n == 0 || (n > 1 && s[at] == '0'))
+        return false;
+    at += n;
+    if (at < s.size() && s[at] == '.') {
+        n = digits(s, ++at);
+        if (n == 0)
+            return false;
+        at += n;
+    }
+    if (at < s.size() && (s[at] == 'e' || s[at] == 'E')) {
+        at++;
+        if (at < s.size() && (s[at] == '+' || s[at] == '-'))
+            at++;
+        n = digits(s, at);
+        if (n == 0)
+            return false;
+        at += n;
+    }
+    return at == s.size();
+}
+
+bool hex4(std::string_view s, size_t at, unsigned &out)
+{
+    if (s.size() - at < 4)
+        return false;
+    out = 0;
+    for (size_t i = 0; i < 4; i++) {
+        char c = s[at + i];
+        unsigned d = c >= '0' && c <= '9'   ? static_cast<unsigned>(c - '0')
+                     : c >= 'a' && c <= 'f' ? static_cast<unsigned>(c - 'a' + 10)
+                     : c >= 'A' && c <= 'F' ? static_cast<unsigned>(c - 'A' + 10)
+                                            : 16u;
+        if (d == 16)
+            return false;
+        out = out << 4 | d;
+    }
+    return true;
+}
+
+size_t put_utf8(unsigned c, char *out)
+{
+    auto put = [&](size_t i, unsigned v) { out[i] = static_cast<char>(v); };
+
+    if (c < 0x80)
+        return put(0, c), 1;
+    if (c < 0x800)
+        return put(0, 0xc0 | c >> 6), put(1, 0x80 | (c & 0x3f)), 2;
+    if (c < 0x10000)
+        return put(0, 0xe0 | c >> 12), put(1, 0x80 | (c >> 6 & 0x3f)), put(2, 0x80 | (c & 0x3f)), 3;
+    return put(0, 0xf0 | c >> 18), put(1, 0x80 | (c >> 12 & 0x3f)), put(2, 0x80 | (c >> 6 & 0x3f)),
+           put(3, 0x80 | (c & 0x3f)), 4;
+}
+
+/* Undoes the escapes of a string's inside. `out` has room for s.size() bytes, or is null to check only. A lone half of a
+ * surrogate pair is legal JSON (JavaScript writes it) and no character: `lone` says so. */
+bool unescape(std::string_view s, char *out, size_t &n, bool &lone)
+{
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    char buffer[4];
+
+    n = 0;
+    for (size_t at = 0; at < s.size();) {
+        unsigned c, low;
+
+        if (s[at] != '\\') {
+            if (out)
+                out[n] = s[at];
+            n++, at++;
+            continue;
+        }
+        if (++at == s.size())
+            return false;
+        if (s[at] != 'u') {
+            const char *found = s[at] ? std::strchr(from, s[at]) : nullptr;
+            if (!found)
+                return false;
+            if (out)
+                out[n] = to[found - from];
+            n++, at++;
+            continue;
+        }
+        if (!hex4(s, at + 1, c))
+            return false;
+        at += 5;
+        if (c >= 0xd800 && c < 0xdc00 && s.size() - at >= 6 && s[at] == '\\' && s[at + 1] == 'u' && hex4(s, at + 2, low) &&
+            low >= 0xdc00 && low < 0xe000) {
+            c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+            at += 6;
+        } else if (c >= 0xd800 && c < 0xe000) {
+            lone = true;
+        }
+        size_t bytes = put_utf8(c, buffer);
+        if (out)
+            std::memcpy(out + n, buffer, bytes);
+        n += bytes;
+    }
+    return true;
+}
+
+/* Keyed, so that nobody can send keys that all fall together. */
+uint64_t hash(std::string_view s, uint64_t seed)
+{
+    uint64_t h = seed ^ (s.size() * 0x9e3779b97f4a7c15u);
+
+    for (size_t at = 0; at < s.size(); at += 8) {
+        uint64_t word = 0;
+        std::memcpy(&word, s.data() + at, std::min<size_t>(8, s.size() - at));
+        h = (h ^ word) * 0xff51afd7ed558ccdu;
+        h ^= h >> 32;
+    }
+    return h * (seed | 1);
+}
+
+struct hashed {
+    uint64_t hash;
+    std::string_view key;
+};
+
+} // namespace
+
+struct ep_scanner {
+    ondemand::parser *parser = nullptr;
+    uint64_t seed = 0;
+    std::vector<std::string_view> keys; /* of all objects that are open, the innermost last */
+    std::vector<hashed> sorted;
+};
+
+namespace {
+
+ep_scan_text text_of(std::string_view s)
+{
+    return {s.data(), s.size()};
+}
+
+class walk
+{
+public:
+    walk(ep_scanner &scanner, ondemand::document &document, ep_scan_alloc *alloc_, void *user_, ep_scan *out_)
+        : s(scanner), doc(document), alloc(alloc_), user(user_), out(out_)
+    {
+    }
+
+    bool run();
+    ep_scan_result why = EP_SCAN_NOT_JSON;
+
+private:
+    ep_scanner &s;
+    ondemand::document &doc;
+    ep_scan_alloc *alloc;
+    void *user;
+    ep_scan *out;
+    ep_scan_message **tail = nullptr;
+
+    bool root_array(ondemand::array a);
+    bool object(ondemand::object o, level l, ep_scan_message *m, unsigned depth);
+    bool array(ondemand::array a, unsigned depth);
+    bool value(ondemand::value v, level inside, ep_scan_message *m, unsigned depth, ep_scan_value *into);
+    bool string(std::string_view token, ep_scan_value *into);
+    bool key(const char *raw, std::string_view &key);
+    bool end_of(const char *&p);
+    void check_duplicates(size_t base);
+    ep_scan_message *message();
+};
+
+ep_scan_message *walk::message()
+{
+    auto *m = static_cast<ep_scan_message *>(alloc(user, sizeof(ep_scan_message)));
+
+    std::memset(m, 0, sizeof *m);
+    *tail = m;
+    tail = &m->next;
+    out->n++;
+    return m;
+}
+
+bool walk::run()
+{
+    ondemand::json_type type;
+
+    tail = &out->first;
+    s.keys.clear();
+    if (doc.type().get(type))
+        return false;
+    if (type == ondemand::json_type::object) {
+        ondemand::object o;
+        ep_scan_message *m = message();
+
+        m->is_object = true;
+        if (doc.get_object().get(o) || !object(o, MESSAGE, m, 1))
+            return false;
+    } else if (type == ondemand::json_type::array) {
+        ondemand::array a;
+
+        out->batch = true;
+        if (doc.get_array().get(a) || !root_array(a))
+            return false;
+    } else {
+        return false;
+    }
+    const char *more;
+    return doc.current_location().get(more) == simdjson::OUT_OF_BOUNDS;
+}
+
+bool walk::root_array(ondemand::array a)
+{
+    for (auto item : a) {
+        ondemand::value v;
+        ondemand::json_type type;
+
+        if (item.get(v) || v.type().get(type))
+            return false;
+        if (out->n == EP_SCAN_BATCH_MAX) {
+            why = EP_SCAN_TOO_MANY;
+            return false;
+        }
+        ep_scan_message *m = message();
+        m->is_object = type == ondemand::json_type::object;
+        if (!value(v, m->is_object ? MESSAGE : OTHER, m, 1, nullptr))
+            return false;
+    }
+    return true;
+}
+
+bool walk::object(ondemand::object o, level l, ep_scan_message *m, unsigned depth)
+{
+    size_t base = s.keys.size();
+
+    if (depth > EP_SCAN_DEPTH_MAX) {
+        why = EP_SCAN_TOO_DEEP;
+        return false;
+    }
+    for (auto field : o) {
+        std::string_view name;
+        ep_scan_value *into = nullptr;
+        level inside = OTHER;
+
+        if (field.error() || !key(field.key().value_unsafe().raw(), name))
+            return false;
+        s.keys.push_back(name);
+        if (l != OTHER) {
+            const slot *x = slot_of(l, name);
+
+            if (x) {
+                inside = x->inside;
+                if (x->offset != not_kept)
+                    into = reinterpret_cast<ep_scan_value *>(reinterpret_cast<char *>(m) + x->offset);
+            } else if (looks_like_a_slot(l, name)) {
+                (l == MESSAGE ? m->ambiguous : m->ambiguous_params) = true;
+            }
+        }
+        if (!value(field.value().value_unsafe(), inside, m, depth, into))
+            return false;
+    }
+    check_duplicates(base);
+    return true;
+}
+
+bool walk::array(ondemand::array a, unsigned depth)
+{
+    if (depth > EP_SCAN_DEPTH_MAX) {
+        why = EP_SCAN_TOO_DEEP;
+        return false;
+    }
+    for (auto item : a) {
+        ondemand::value v;
+
+        if (item.get(v) || !value(v, OTHER, nullptr, depth, nullptr))
+            return false;
+    }
+    return true;
+}
+
+/* Where the container that was just left ends: behind its bracket, before what follows. */
+bool walk::end_of(const char *&p)
+{
+    if (doc.current_location().get(p))
+        return false;
+    while (is_space(p[-1]))
+        p--;
+    return true;
+}
+
+bool walk::value(ondemand::value v, level inside, ep_scan_message *m, unsigned depth, ep_scan_value *into)
+{
+    ondemand::json_type type;
+    std::string_view token;
+
+    if (v.type().get(type))
+        return false;
+    token = trim_end(v.raw_json_token());
+    switch (type) {
+    case ondemand::json_type::object: {
+        ondemand::object o;
+        if (v.get_object().get(o) || !object(o, inside, m, depth + 1))
+            return false;
+        break;
+    }
+    case ondemand::json_type::array: {
+        ondemand::array a;
+        if (v.get_array().get(a) || !array(a, depth + 1))
+            return false;
+        break;
+    }
+    case ondemand::json_type::string: {
+        ondemand::raw_json_string consumed;
+        if (v.get_raw_json_string().get(consumed))
+            return false;
+        return string(token, into);
+    }
+    case ondemand::json_type::number:
+        if (!is_number(token))
+            return false;
+        break;
+    case ondemand::json_type::boolean:
+        if (token != "true" && token != "false")
+            return false;
+        break;
+    case ondemand::json_type::null:
+        if (token != "null")
+            return false;
+        break;
+    }
+    if (!into)
+        return true;
+    switch (type) {
+    case ondemand::json_type::object:
+    case ondemand::json_type::array: {
+        const char *end;
+        if (!end_of(end))
+            return false;
+        token = std::string_view(token.data(), static_cast<size_t>(end - token.data()));
+        into->kind = type == ondemand::json_type::object ? EP_SCAN_OBJECT : EP_SCAN_ARRAY;
+        break;
+    }
+    case ondemand::json_type::number:
+        into->kind = EP_SCAN_NUMBER;
+        break;
+    case ondemand::json_type::boolean:
+        into->kind = EP_SCAN_BOOL;
+        break;
+    case ondemand::json_type::null:
+    case ondemand::json_type::string:
+        into->kind = EP_SCAN_NULL;
+        break;
+    }
+    into->raw = into->text = text_of(token);
+    return true;
+}
+
+bool walk::string(std::string_view token, ep_scan_value *into)
+{
+    bool lone = false;
+    size_t n;
+
+    if (token.size() < 2 || token.back() != '"')
+        return false;
+    std::string_view inner = token.substr(1, token.size() - 2);
+    bool escaped = std::memchr(inner.data(), '\\', inner.size()) != nullptr;
+    if (!into)
+        return !escaped || unescape(inner, nullptr, n, lone);
+    into->kind = EP_SCAN_STRING;
+    into->raw = text_of(token);
+    into->text = text_of(inner);
+    if (escaped) {
+        char *copy = static_cast<char *>(alloc(user, inner.size() + 1));
+        if (!unescape(inner, copy, n, lone) || lone)
+            return false;
+        into->text = {copy, n};
+    }
+    return true;
+}
+
+/* A key, escapes undone. Stage 1 knows that the string ends. */
+bool walk::key(const char *raw, std::string_view &name)
+{
+    bool escaped = false, lone = false;
+    size_t n = 0, plain;
+
+    for (; raw[n] != '"'; n++)
+        if (raw[n] == '\\') {
+            escaped = true;
+            n++;
+        }
+    name = std::string_view(raw, n);
+    if (escaped) {
+        char *copy = static_cast<char *>(alloc(user, n + 1));
+        if (!unescape(name, copy, plain, lone))
+            return false;
+        name = std::string_view(copy, plain);
+    }
+    return true;
+}
+
+void walk::check_duplicates(size_t base)
+{
+    size_t n = s.keys.size() - base;
+    const std::string_view *k = s.keys.data() + base;
+
+    if (n <= few_keys) {
+        for (size_t i = 1; i < n; i++)
+            for (size_t j = 0; j < i; j++)
+                if (k[i] == k[j])
+                    out->duplicate = true;
+    } else if (!out->duplicate) {
+        s.sorted.clear();
+        for (size_t i = 0; i < n; i++)
+            s.sorted.push_back({hash(k[i], s.seed), k[i]});
+        std::sort(s.sorted.begin(), s.sorted.end(), [](const hashed &a, const hashed &b) { return a.hash < b.hash; });
+        for (size_t i = 1; i < n; i++)
+            if (s.sorted[i].hash == s.sorted[i - 1].hash) /* two keys of one hash by chance: once in 2^64 */
+                out->duplicate = true;
+    }
+    s.keys.resize(base);
+}
+
+} // namespace
+
+extern "C" struct ep_scanner *ep_scanner_new(uint64_t seed)
+{
+    auto *s = new (std::nothrow) ep_scanner;
+
+    if (s)
+        s->seed = seed;
+    return s;
+}
+
+extern "C" void ep_scanner_free(struct ep_scanner *s)
+{
+    if (!s)
+        return;
+    delete s->parser;
+    delete s;
+}
+
+static void give_back(ep_scanner *s)
+{
+    if (s->parser && s->parser->capacity() > keep_bytes) {
+        delete s->parser;
+        s->parser = nullptr;
+    }
+    if (s->keys.capacity() > 4096)
+        std::vector<std::string_view>().swap(s->keys);
+    if (s->sorted.capacity() > 4096)
+        std::vector<hashed>().swap(s->sorted);
+}
+
+extern "C" enum ep_scan_result ep_scan_json(struct ep_scanner *s, const char *text, size_t n, ep_scan_alloc *alloc,
+                                            void *user, struct ep_scan *out)
+{
+    enum ep_scan_result result = EP_SCAN_NOT_JSON;
+
+    *out = ep_scan{};
+    if (n >= 3 && std::memcmp(text, "\xef\xbb\xbf", 3) == 0) {
+        text += 3;
+        n -= 3;
+    }
+    if (!s->parser)
+        s->parser = new (std::nothrow) ondemand::parser;
+    if (s->parser) {
+        ondemand::document doc;
+
+        if (!s->parser->iterate(text, n, n + EP_SCAN_PADDING).get(doc)) {
+            walk w(*s, doc, alloc, user, out);
+            result = w.run() ? EP_SCAN_OK : w.why;
+        }
+    }
+    give_back(s);
+    return result;
+}
