@@ -55,6 +55,7 @@ struct ep_view {
     struct ep_str constitution;  /* the hash; for stamping and for chaos */
     const struct ep_policies_config *policies_config;         /* filter/policies_config.h; NULL: none */
     const struct ep_constitution_config *constitution_config; /* filter/constitution_config.h; NULL: none */
+    const struct ep_chaos_config *chaos_config;               /* filter/chaos_config.h; NULL: none */
     struct ep_chain **chains;
     unsigned n_chains;
     struct ep_cluster **clusters;
