@@ -98,15 +98,17 @@ static bool check_length(struct h1_head *h, const struct found *f, struct h1_pro
     return true;
 }
 
+/* Letters, digits and -._~%!$&'()*+,;=:[] : RFC 3986 section 3.2, without userinfo. */
 bool h1_authority_good(struct ep_str authority)
 {
+    static const uint64_t set[4] = {0x2fff7ff200000000u, 0x47fffffeaffffffeu, 0, 0};
+
     if (authority.n == 0)
         return false;
     for (size_t i = 0; i < authority.n; i++) {
         unsigned char c = (unsigned char)authority.p[i];
-        bool alnum = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
 
-        if (!alnum && (c == 0 || !strchr("-._~%!$&'()*+,;=:[]", c)))
+        if (!(set[c >> 6] >> (c & 63) & 1))
             return false;
     }
     return true;

@@ -10,20 +10,6 @@
 
 #define NAME_WITH_ID_MAX 32u
 
-/* Lower case of a tchar (RFC 9110 section 5.6.2); 0: none. */
-static const char token_lower[256] = {
-    ['!'] = '!', ['#'] = '#', ['$'] = '$', ['%'] = '%', ['&'] = '&', ['\''] = '\'', ['*'] = '*', ['+'] = '+',
-    ['-'] = '-', ['.'] = '.', ['^'] = '^', ['_'] = '_', ['`'] = '`', ['|'] = '|',   ['~'] = '~',
-    ['0'] = '0', ['1'] = '1', ['2'] = '2', ['3'] = '3', ['4'] = '4', ['5'] = '5',   ['6'] = '6', ['7'] = '7',
-    ['8'] = '8', ['9'] = '9', ['a'] = 'a', ['b'] = 'b', ['c'] = 'c', ['d'] = 'd',   ['e'] = 'e', ['f'] = 'f',
-    ['g'] = 'g', ['h'] = 'h', ['i'] = 'i', ['j'] = 'j', ['k'] = 'k', ['l'] = 'l',   ['m'] = 'm', ['n'] = 'n',
-    ['o'] = 'o', ['p'] = 'p', ['q'] = 'q', ['r'] = 'r', ['s'] = 's', ['t'] = 't',   ['u'] = 'u', ['v'] = 'v',
-    ['w'] = 'w', ['x'] = 'x', ['y'] = 'y', ['z'] = 'z', ['A'] = 'a', ['B'] = 'b',   ['C'] = 'c', ['D'] = 'd',
-    ['E'] = 'e', ['F'] = 'f', ['G'] = 'g', ['H'] = 'h', ['I'] = 'i', ['J'] = 'j',   ['K'] = 'k', ['L'] = 'l',
-    ['M'] = 'm', ['N'] = 'n', ['O'] = 'o', ['P'] = 'p', ['Q'] = 'q', ['R'] = 'r',   ['S'] = 's', ['T'] = 't',
-    ['U'] = 'u', ['V'] = 'v', ['W'] = 'w', ['X'] = 'x', ['Y'] = 'y', ['Z'] = 'z',
-};
-
 static bool problem_set(struct h1_problem *problem, unsigned status, const char *reason)
 {
     *problem = (struct h1_problem){status, reason};
@@ -46,37 +32,30 @@ static int stop(struct reader *r, unsigned status, const char *reason)
 }
 
 /* The id of a name in any case; false when it is no token. */
-static bool name_id(struct ep_str name, bool *underscore, uint16_t *id)
+static bool name_id(struct ep_str name, uint16_t *id)
 {
     char low[NAME_WITH_ID_MAX];
+    size_t n = EP_MIN(name.n, sizeof low);
 
-    *id = EP_HDR_OTHER;
-    for (size_t i = 0; i < name.n; i++) {
-        char c = token_lower[(unsigned char)name.p[i]];
-
-        if (!c)
+    for (size_t i = 0; i < n; i++) {
+        if (!(low[i] = ep_token_lower[(unsigned char)name.p[i]]))
             return false;
-        *underscore |= c == '_';
-        if (i < sizeof low)
-            low[i] = c;
     }
-    if (name.n <= sizeof low)
-        *id = ep_header_id(ep_str_n(low, name.n));
-    return name.n > 0;
+    *id = n == name.n ? ep_header_id(ep_str_n(low, n)) : EP_HDR_OTHER;
+    return n == name.n ? n > 0 : ep_header_name_valid(name);
 }
 
 static int on_field(llhttp_t *parser, const char *at, size_t n)
 {
     struct reader *r = parser->data;
     struct h1_head *h = r->head;
-    bool underscore = false;
     uint16_t id;
 
     if (at < h->block.p || at + n >= h->block.p + h->block.n || at[n] != ':')
         return stop(r, 400, "bad header name");
-    if (!name_id(ep_str_n(at, n), &underscore, &id))
+    if (!name_id(ep_str_n(at, n), &id))
         return stop(r, 400, "bad header name");
-    if (underscore && r->options->underscores_rejected)
+    if (r->options->underscores_rejected && memchr(at, '_', n))
         return stop(r, 400, "underscore in header name");
     if (h->n >= EP_MIN(r->options->max_header_count, H1_FIELDS_MAX))
         return stop(r, 431, "too many header fields");

@@ -35,31 +35,9 @@ size_t h1_write_bound(const struct h1_write *w)
     return n;
 }
 
-/* True when 8 bytes hold a control character other than tab; may be true for others: a slow look decides. */
-static bool suspicious(uint64_t x)
-{
-    const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
-    uint64_t below_space = (x - ones * 0x20) & ~x & high, del = x ^ (ones * 0x7f);
-
-    return below_space || ((del - ones) & ~del & high);
-}
-
-static bool value_good(struct ep_str v)
-{
-    size_t i = 0;
-    uint64_t x;
-
-    for (; i + sizeof x <= v.n; i += sizeof x) {
-        memcpy(&x, v.p + i, sizeof x);
-        if (EP_UNLIKELY(suspicious(x)))
-            return ep_header_value_valid(v);
-    }
-    return ep_header_value_valid(ep_str_n(v.p + i, v.n - i));
-}
-
 static bool field_good(const struct ep_header *e)
 {
-    return (e->id != EP_HDR_OTHER || ep_header_name_valid(e->name)) && value_good(e->value);
+    return (e->id != EP_HDR_OTHER || ep_header_name_valid(e->name)) && ep_header_value_valid(e->value);
 }
 
 static bool left_out(const struct h1_write *w, const struct ep_header *e, bool request)
@@ -113,7 +91,7 @@ static char *put_cookies(const struct h1_write *w, char *to)
 
         if (e->id != EP_HDR_COOKIE)
             continue;
-        if (!value_good(e->value))
+        if (!ep_header_value_valid(e->value))
             return NULL;
         to = put(to, first ? EP_STR("cookie: ") : EP_STR("; "));
         to = put(to, e->value);

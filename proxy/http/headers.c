@@ -267,25 +267,45 @@ struct ep_str ep_media_type(struct ep_str value)
     return ep_str_trim(value);
 }
 
-/* A tchar of RFC 9110 section 5.6.2. */
-static bool is_tchar(unsigned char c)
-{
-    static const uint64_t set[4] = {
-        /* ! # $ % & ' * + - . 0-9 */ 0x03ff6cfa00000000u,
-        /* A-Z ^ _ ` a-z | ~ */ 0x57ffffffc7fffffeu,
-        0,
-        0,
-    };
-
-    return set[c >> 6] >> (c & 63) & 1;
-}
+const char ep_token_lower[256] = {
+    ['!'] = '!', ['#'] = '#', ['$'] = '$', ['%'] = '%', ['&'] = '&', ['\''] = '\'', ['*'] = '*', ['+'] = '+',
+    ['-'] = '-', ['.'] = '.', ['^'] = '^', ['_'] = '_', ['`'] = '`', ['|'] = '|',   ['~'] = '~',
+    ['0'] = '0', ['1'] = '1', ['2'] = '2', ['3'] = '3', ['4'] = '4', ['5'] = '5',   ['6'] = '6', ['7'] = '7',
+    ['8'] = '8', ['9'] = '9', ['a'] = 'a', ['b'] = 'b', ['c'] = 'c', ['d'] = 'd',   ['e'] = 'e', ['f'] = 'f',
+    ['g'] = 'g', ['h'] = 'h', ['i'] = 'i', ['j'] = 'j', ['k'] = 'k', ['l'] = 'l',   ['m'] = 'm', ['n'] = 'n',
+    ['o'] = 'o', ['p'] = 'p', ['q'] = 'q', ['r'] = 'r', ['s'] = 's', ['t'] = 't',   ['u'] = 'u', ['v'] = 'v',
+    ['w'] = 'w', ['x'] = 'x', ['y'] = 'y', ['z'] = 'z', ['A'] = 'a', ['B'] = 'b',   ['C'] = 'c', ['D'] = 'd',
+    ['E'] = 'e', ['F'] = 'f', ['G'] = 'g', ['H'] = 'h', ['I'] = 'i', ['J'] = 'j',   ['K'] = 'k', ['L'] = 'l',
+    ['M'] = 'm', ['N'] = 'n', ['O'] = 'o', ['P'] = 'p', ['Q'] = 'q', ['R'] = 'r',   ['S'] = 's', ['T'] = 't',
+    ['U'] = 'u', ['V'] = 'v', ['W'] = 'w', ['X'] = 'x', ['Y'] = 'y', ['Z'] = 'z',
+};
 
 bool ep_header_name_valid(struct ep_str name)
 {
     if (name.n == 0)
         return false;
     for (size_t i = 0; i < name.n; i++) {
-        if (!is_tchar((unsigned char)name.p[i]))
+        if (!ep_token_lower[(unsigned char)name.p[i]])
+            return false;
+    }
+    return true;
+}
+
+/* True when 8 bytes hold a control character; also for some without: then a slow look decides. */
+static bool suspicious(uint64_t x)
+{
+    const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
+    uint64_t below_space = (x - ones * 0x20) & ~x, del = x ^ (ones * 0x7f);
+
+    return ((below_space | ((del - ones) & ~del)) & high) != 0;
+}
+
+static bool bytes_valid(const char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)p[i];
+
+        if ((c < 0x20 && c != '\t') || c == 0x7f)
             return false;
     }
     return true;
@@ -293,11 +313,19 @@ bool ep_header_name_valid(struct ep_str name)
 
 bool ep_header_value_valid(struct ep_str value)
 {
-    for (size_t i = 0; i < value.n; i++) {
-        unsigned char c = (unsigned char)value.p[i];
+    const char *p = value.p;
+    size_t n = value.n;
+    uint64_t x;
 
-        if ((c < 0x20 && c != '\t') || c == 0x7f)
+    for (; n >= sizeof x; p += sizeof x, n -= sizeof x) {
+        memcpy(&x, p, sizeof x);
+        if (EP_UNLIKELY(suspicious(x)) && !bytes_valid(p, sizeof x))
             return false;
     }
-    return true;
+    if (n == 0)
+        return true;
+    if (value.n < sizeof x)
+        return bytes_valid(p, n);
+    memcpy(&x, p + n - sizeof x, sizeof x); /* the last 8 again */
+    return !suspicious(x) || bytes_valid(p, n);
 }
