@@ -123,7 +123,8 @@ static const struct ep_field probe_fields[] = {
     {.key = "path",
      .type = EP_TYPE_STR,
      .offset = SUB(probe, path),
-     .help = "GET of this path must answer 2xx or 3xx; without it and without `tcp` nothing is probed."},
+     .help = "GET of this path must answer 2xx or 3xx, over HTTP/1.1 unless `protocol` is h2 or the mesh is called; "
+             "without it and without `tcp` nothing is probed."},
     {.key = "tcp",
      .type = EP_TYPE_BOOL,
      .offset = SUB(probe, tcp),

@@ -2,6 +2,8 @@
  *
  * A connection belongs to `dial_handler` until it is ready; only then is it known, under TLS, which protocol was agreed
  * on and who the peer is. */
+#include <errno.h>
+
 #include "upstream/alpn.h"
 #include "upstream/cluster.h"
 
@@ -172,6 +174,12 @@ static void on_data(struct ep_conn *conn, struct ep_slab *slab, const unsigned c
     (void)conn, (void)slab, (void)p, (void)n; /* it was refused by on_ready and closes */
 }
 
+/* What this machine is short of is no fault of the endpoint. */
+static bool ours(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM || error == EADDRNOTAVAIL;
+}
+
 static void dial_failed(struct ep_upconn *u, enum ep_close why)
 {
     struct ep_lane *l = u->lane;
@@ -191,8 +199,10 @@ static void dial_failed(struct ep_upconn *u, enum ep_close why)
     else if (ep_cluster_may_warn(cl))
         ep_warn("upstream", "cluster %.*s: %s: %s: %s", EP_STR_ARG(cl->config.name), e->name,
                 ep_upstream_failure_name(failure), text);
-    ep_load_observe_failure(&e->load, 0, cl->worker->now_ns);
-    ep_endpoint_judge(e, true);
+    if (!ours(u->conn->error)) {
+        ep_load_observe_failure(&e->load, 0, cl->worker->now_ns);
+        ep_endpoint_judge(e, true);
+    }
     /* Waiters of a full h2 connection go on waiting for it; all others waited for this dial. */
     if (l->speaks != EP_SPEAK_H2)
         ep_lane_fail_waiters(l, failure, false);

@@ -47,7 +47,7 @@ void ep_pool_h1_serve(struct ep_upconn *u)
 
     if (u->state == EP_UPCONN_IDLE || u->state == EP_UPCONN_DIALING || u->conn->closed)
         return;
-    if (u->retired || !l->endpoint->member) {
+    if (u->retired || (!l->endpoint->member && ep_list_empty(&l->waiters))) {
         retire_closing(u);
         return;
     }

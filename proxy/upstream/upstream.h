@@ -15,14 +15,14 @@ struct ep_upstream_call;
 struct ep_lane;
 
 enum ep_upstream_failure {
-    EP_UPSTREAM_NO_ENDPOINT,   /* none known (DNS empty) or all are ejected and panic is off: 503, UH */
-    EP_UPSTREAM_OVERFLOW,      /* breaker: connections, pending or requests: 503, UO */
-    EP_UPSTREAM_CONNECT,       /* refused, unreachable: 503, UF */
+    EP_UPSTREAM_NO_ENDPOINT,     /* none known (DNS empty) or all are ejected and panic is off: 503, UH */
+    EP_UPSTREAM_OVERFLOW,        /* breaker: connections, pending or requests: 503, UO */
+    EP_UPSTREAM_CONNECT,         /* refused, unreachable: 503, UF */
     EP_UPSTREAM_CONNECT_TIMEOUT, /* 504, UF */
-    EP_UPSTREAM_TLS,           /* handshake or identity: 503, UF */
-    EP_UPSTREAM_QUEUE_TIMEOUT, /* waited too long for a connection: 504, UT */
-    EP_UPSTREAM_LOOP,          /* the destination is ourselves: 508-like 503, LOOP */
-    EP_UPSTREAM_PROTOCOL,      /* the upstream can't do what is asked (RFC 8441 missing) */
+    EP_UPSTREAM_TLS,             /* handshake or identity: 503, UF */
+    EP_UPSTREAM_QUEUE_TIMEOUT,   /* waited too long for a connection: 504, UT */
+    EP_UPSTREAM_LOOP,            /* the destination is ourselves: 508-like 503, LOOP */
+    EP_UPSTREAM_PROTOCOL,        /* the upstream can't do what is asked (RFC 8441 missing) */
     EP_UPSTREAM_FAILURES
 };
 const char *ep_upstream_failure_name(enum ep_upstream_failure f); /* "connect_refused", … */
@@ -30,28 +30,28 @@ const char *ep_upstream_failure_flag(enum ep_upstream_failure f); /* Envoy's res
 
 /* How the upstream exchange went: for the balancer, outlier ejection and breakers. */
 struct ep_upstream_outcome {
-    bool answered;             /* a response head came */
-    unsigned status;           /* of it */
-    enum ep_reset reset;       /* when !answered */
-    bool local;                /* it ended for a reason of ours or of the downstream: not the endpoint's fault */
-    uint64_t latency_ns;       /* sent to first byte; 0: unknown */
+    bool answered;       /* a response head came */
+    unsigned status;     /* of it */
+    enum ep_reset reset; /* when !answered */
+    bool local;          /* it ended for a reason of ours or of the downstream: not the endpoint's fault */
+    uint64_t latency_ns; /* sent to first byte; 0: unknown */
 };
 
 /* Embedded by the router in its state; zeroed. Between acquire and done/cancel it must stay in place. */
 struct ep_upstream_call {
     /* in */
     struct ep_cluster *cluster;
-    enum ep_http_version downstream_version; /* `protocol: auto` answers in kind */
-    bool tunnel;                             /* opaque TCP */
-    bool websocket;                          /* Upgrade or RFC 8441 */
-    uint64_t hash;                           /* for ring_hash and maglev; 0: random */
-    struct ep_addr original;                 /* original destination; len 0: none */
-    struct ep_str server_name;               /* SNI when the cluster takes it from the request */
-    const struct ep_endpoint *avoid;         /* of the try before; may be NULL */
+    enum ep_http_version downstream_version;                        /* `protocol: auto` answers in kind */
+    bool tunnel;                                                    /* opaque TCP */
+    bool websocket;                                                 /* Upgrade or RFC 8441 */
+    uint64_t hash;                                                  /* for ring_hash and maglev; 0: random */
+    struct ep_addr original;                                        /* original destination; len 0: none */
+    struct ep_str server_name;                                      /* SNI when the cluster takes it from the request */
+    const struct ep_endpoint *avoid;                                /* of the try before; may be NULL */
     void (*on_leg)(struct ep_upstream_call *c, struct ep_leg *leg); /* set leg->events, owner, arena in it */
     void (*on_failure)(struct ep_upstream_call *c, enum ep_upstream_failure why);
     /* out */
-    struct ep_endpoint *endpoint;            /* chosen; a reference until the end, after it only good for `avoid` */
+    struct ep_endpoint *endpoint; /* chosen; a reference until the end, after it only good for `avoid` */
     struct ep_conn *conn;
     uint64_t acquired_ns;
     bool new_connection;
@@ -61,7 +61,7 @@ struct ep_upstream_call {
     struct ep_task task;
     struct ep_lane *lane;
     int state;
-    bool counted;                            /* in the breaker of requests */
+    bool counted; /* in the breaker of requests */
     uint64_t started_ns;
 };
 
@@ -83,8 +83,8 @@ const struct ep_cluster_config *ep_cluster_get_config(const struct ep_cluster *c
 
 /* Which hosts and addresses are inside the mesh: there mTLS is a must. */
 struct ep_mesh_config {
-    struct ep_vec hosts;       /* of ep_str globs */
-    struct ep_vec cidrs;       /* of ep_cidr */
+    struct ep_vec hosts; /* of ep_str globs */
+    struct ep_vec cidrs; /* of ep_cidr */
 };
 extern const struct ep_schema ep_mesh_schema;
 
@@ -98,8 +98,8 @@ struct ep_upstream_env {
      * opaque TCP works only with peers that agree on no ALPN. Both are borrowed for the call. */
     struct ep_tls_context *(*mesh_tcp_context)(void *user);
     void *user;
-    unsigned n_workers;         /* which share the limits; 0: unknown, each worker enforces the whole limit */
-    const struct ep_addr *own;  /* our listeners' addresses: connecting there would be a loop */
+    unsigned n_workers;        /* which share the limits; 0: unknown, each worker enforces the whole limit */
+    const struct ep_addr *own; /* our listeners' addresses: connecting there would be a loop */
     size_t n_own;
 };
 
@@ -107,7 +107,7 @@ struct ep_upstream_env {
  * the same. NULL with err. */
 struct ep_cluster *ep_cluster_new(const struct ep_upstream_env *env, const struct ep_cluster_config *config,
                                   struct ep_cluster *old, struct ep_error *err);
-void ep_cluster_unref(struct ep_cluster *c);   /* closes idle connections at 0; active legs end first */
+void ep_cluster_unref(struct ep_cluster *c); /* closes idle connections at 0; active legs end first */
 
 /* For /clusters, called in the worker: one JSON object appended to `out` (NUL-free text). */
 struct ep_json; /* observe/json.h writer */
@@ -116,6 +116,7 @@ void ep_cluster_describe(const struct ep_cluster *c, struct ep_json *out);
 /* The identity was rotated: new connections use the new context; old ones drain when idle. */
 void ep_cluster_identity_changed(struct ep_cluster *c);
 bool ep_upstream_worker_init(struct ep_worker *w, struct ep_error *err); /* c-ares of the worker */
+/* When all clusters of the worker have been let go of, and before ep_worker_fini: runs turns to end what is left. */
 void ep_upstream_worker_fini(struct ep_worker *w);
 
 #endif

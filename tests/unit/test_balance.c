@@ -169,10 +169,14 @@ static void test_slow_endpoint_is_avoided(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_empty_and_single),       cmocka_unit_test(test_avoided_is_never_taken),
-        cmocka_unit_test(test_round_robin),            cmocka_unit_test(test_every_one_is_reached),
-        cmocka_unit_test(test_least_request),          cmocka_unit_test(test_peak_is_believed_at_once),
-        cmocka_unit_test(test_fast_failure_is_no_speed), cmocka_unit_test(test_slow_endpoint_is_avoided),
+        cmocka_unit_test(test_empty_and_single),
+        cmocka_unit_test(test_avoided_is_never_taken),
+        cmocka_unit_test(test_round_robin),
+        cmocka_unit_test(test_every_one_is_reached),
+        cmocka_unit_test(test_least_request),
+        cmocka_unit_test(test_peak_is_believed_at_once),
+        cmocka_unit_test(test_fast_failure_is_no_speed),
+        cmocka_unit_test(test_slow_endpoint_is_avoided),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

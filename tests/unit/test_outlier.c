@@ -77,7 +77,7 @@ static void test_room(void **state)
         size_t ejected, total;
         bool room;
     } table[] = {
-        {0.5, 0, 1, false}, {0.5, 0, 2, true}, {0.5, 1, 2, false}, {0.5, 1, 3, false}, {0.5, 1, 4, true},
+        {0.5, 0, 1, false}, {0.5, 0, 2, true},  {0.5, 1, 2, false},  {0.5, 1, 3, false}, {0.5, 1, 4, true},
         {1.0, 0, 1, true},  {1.0, 1, 1, false}, {0.0, 0, 10, false}, {0.1, 0, 10, true}, {0.1, 1, 10, false},
     };
 
@@ -102,8 +102,11 @@ static void test_panic(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_only_in_a_row), cmocka_unit_test(test_off),   cmocka_unit_test(test_times_grow_and_shrink),
-        cmocka_unit_test(test_room),          cmocka_unit_test(test_panic),
+        cmocka_unit_test(test_only_in_a_row),
+        cmocka_unit_test(test_off),
+        cmocka_unit_test(test_times_grow_and_shrink),
+        cmocka_unit_test(test_room),
+        cmocka_unit_test(test_panic),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

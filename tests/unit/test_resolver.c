@@ -12,7 +12,7 @@ struct nameserver {
     unsigned n_a, n_aaaa;
     struct in_addr a[8];
     struct in6_addr aaaa[4];
-    int rcode;      /* of every answer */
+    int rcode; /* of every answer */
     bool silent;
 };
 
@@ -362,12 +362,9 @@ static void test_names_of_clusters(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_numeric),
-        cmocka_unit_test(test_hosts_file),
-        cmocka_unit_test(test_answers),
-        cmocka_unit_test(test_cancelled_and_ended),
-        cmocka_unit_test(test_cluster_by_name),
-        cmocka_unit_test(test_answer_changes),
+        cmocka_unit_test(test_numeric),           cmocka_unit_test(test_hosts_file),
+        cmocka_unit_test(test_answers),           cmocka_unit_test(test_cancelled_and_ended),
+        cmocka_unit_test(test_cluster_by_name),   cmocka_unit_test(test_answer_changes),
         cmocka_unit_test(test_names_of_clusters),
     };
 

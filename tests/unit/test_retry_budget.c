@@ -35,7 +35,7 @@ static void test_share(void **state)
     for (int i = 0; i < 1000; i++)
         ep_retry_budget_request(&b, 3 * EP_S);
     assert_int_equal(take_all(&b, 0.2, 0, 3 * EP_S), 200);
-    assert_int_equal(take_all(&b, 0.2, 50, 3 * EP_S), 10); /* those in flight count too */
+    assert_int_equal(take_all(&b, 0.2, 50, 3 * EP_S), 10);             /* those in flight count too */
     assert_int_equal(take_all(&b, 0.2, 50, 4 * EP_S), EP_RETRY_FLOOR); /* the window is used up, the floor is not */
 }
 

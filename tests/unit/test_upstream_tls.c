@@ -10,9 +10,10 @@ static int setup(void **state)
     (void)state;
     ca = make("mesh CA", (struct wish){.ca = true}, NULL);
     other_ca = make("another CA", (struct wish){.ca = true}, NULL);
-    server_id = make("server",
-                     (struct wish){.san = "URI:spiffe://cluster.local/ns/a/sa/server,DNS:server.test,DNS:other.test,IP:127.0.0.1"},
-                     &ca);
+    server_id = make(
+        "server",
+        (struct wish){.san = "URI:spiffe://cluster.local/ns/a/sa/server,DNS:server.test,DNS:other.test,IP:127.0.0.1"},
+        &ca);
     client_id = make("client", (struct wish){.san = "URI:spiffe://cluster.local/ns/a/sa/client"}, &ca);
     return 0;
 }
@@ -334,7 +335,7 @@ static void test_simple_by_the_name_asked_for(void **state)
     }
     unsigned lanes = 0;
     EP_LIST_FOREACH(n, &cl->members[0]->lanes)
-        lanes++;
+    lanes++;
     assert_true(lanes <= 2 * EP_LANES_MAX);
     ep_cluster_unref(cl);
     set_close(&t);
@@ -349,8 +350,8 @@ static void test_strangers_are_refused(void **state)
     (void)state;
     set_open(&t, EP_TLS_VERIFY_NONE, mesh_alpn);
     ep_tls_context_unref(t.server.tls);
-    struct identity stranger = make("server", (struct wish){.san = "URI:spiffe://cluster.local/ns/a/sa/server,DNS:server.test"},
-                                    &other_ca);
+    struct identity stranger =
+        make("server", (struct wish){.san = "URI:spiffe://cluster.local/ns/a/sa/server,DNS:server.test"}, &other_ca);
     o.certificate_pem = ep_str(stranger.cert_pem);
     o.key_pem = ep_str(stranger.key_pem);
     t.server.tls = context(&o);

@@ -21,7 +21,7 @@
 #include "upstream/upstream.h"
 
 #define GUARD_NS (5 * EP_S) /* a condition that doesn't hold by then never will */
-#define CALLERS 64
+#define CALLERS  64
 
 struct stage {
     struct ep_worker w;
@@ -40,10 +40,10 @@ struct server {
     enum server_speaks speaks;
     struct ep_http_options options;
     struct ep_tls_context *tls;
-    unsigned status;             /* what it answers; 0: it holds the requests */
+    unsigned status; /* what it answers; 0: it holds the requests */
     unsigned connections, open, requests;
     struct ep_conn *last;
-    struct ep_list held;         /* served */
+    struct ep_list held; /* served */
 };
 
 /* One request at a server. */
@@ -62,7 +62,7 @@ struct caller {
     struct ep_leg *leg;
     struct ep_arena arena;
     struct ep_headers out;
-    bool inside;                 /* acquire hasn't returned yet */
+    bool inside; /* acquire hasn't returned yet */
     bool at_once, failed, fresh, reset, ended, cancel_other;
     enum ep_upstream_failure why;
     struct ep_conn *conn;
@@ -320,7 +320,8 @@ static inline void server_open(struct server *s, struct stage *stage, enum serve
 /* Answers what it holds. */
 static inline void server_answer(struct server *s, unsigned status, unsigned n)
 {
-    EP_LIST_FOREACH(at, &s->held) {
+    EP_LIST_FOREACH(at, &s->held)
+    {
         struct served *x = EP_CONTAINER(at, struct served, node);
         if (n == 0)
             return;
@@ -345,8 +346,9 @@ static inline void server_close(struct server *s)
     server_stop_listening(s);
     settle(s->stage);
     EP_LIST_FOREACH(n, &s->held)
-        served_free(EP_CONTAINER(n, struct served, node));
-    EP_LIST_FOREACH(n, &s->stage->w.conns) {
+    served_free(EP_CONTAINER(n, struct served, node));
+    EP_LIST_FOREACH(n, &s->stage->w.conns)
+    {
         struct ep_conn *c = EP_CONTAINER(n, struct ep_conn, node);
         if (c->is_server)
             ep_conn_abort(c, EP_CLOSE_LOCAL, false);
@@ -505,7 +507,8 @@ static inline void caller_done(struct caller *c)
 }
 
 /* A whole exchange; its status, 0 when it failed or was reset. */
-static inline unsigned exchange(struct stage *s, struct ep_cluster *cl, enum ep_http_version version, struct caller *out)
+static inline unsigned exchange(struct stage *s, struct ep_cluster *cl, enum ep_http_version version,
+                                struct caller *out)
 {
     struct caller own, *c = out ? out : &own;
 
