@@ -144,6 +144,15 @@ const char *ep_blind_reason_name(enum ep_blind_reason r)
     return names[r];
 }
 
+/* proxy/config has the real one. */
+void ep_check_error(struct ep_checker *c, const void *object, const char *key, const char *format, ...)
+{
+    (void)c;
+    (void)object;
+    (void)format;
+    fail_msg("the configuration is bad at %s", key);
+}
+
 /* --- the stage --- */
 
 static inline void play_init(struct play *p)
