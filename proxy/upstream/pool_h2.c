@@ -35,9 +35,13 @@ uint32_t ep_pool_h2_coming(const struct ep_lane *l)
 
 static void dial_ahead(struct ep_lane *l, struct ep_upconn *u)
 {
-    unsigned left = ep_h2_capacity(u->conn);
+    unsigned left;
 
-    if (EP_LIKELY(left >= NEAR_MAX) || left * NEAR_PART > ep_h2_streams(u->conn))
+    /* All requests of the endpoint together wouldn't fill it: the common case costs no more than this. */
+    if (EP_LIKELY((uint64_t)l->endpoint->load.active * (NEAR_PART + 1) < (uint64_t)l->streams * NEAR_PART))
+        return;
+    left = ep_h2_capacity(u->conn);
+    if (left >= NEAR_MAX || left * NEAR_PART > ep_h2_streams(u->conn))
         return;
     /* Only ahead of the last one, and only where a place is free: nothing is evicted for a guess. */
     if (l->n_dialing || u->node.next != &l->ready || !settled(u) ||
