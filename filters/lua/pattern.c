@@ -72,6 +72,9 @@ static bool in_class(int c, int letter)
     case 'x':
         in = isxdigit(c);
         break;
+    case 'z':
+        in = c == 0; /* of 5.1; gone from the manual, not from the library */
+        break;
     default:
         return letter == c;
     }
