@@ -1,0 +1,246 @@
+/* Judging `authorize`: filters/authorize.h has the picture.
+ *
+ * A rule that can't be told for sure never widens what is allowed: a deny rule matches a path as it is written and as it is
+ * meant (escapes undone, dots resolved), an allow rule only one that matches both ways; a call that couldn't be seen
+ * matches every deny rule about tools and no allow rule. An allow rule about tools lets through what a client must
+ * say to use any tool at all: initialize, ping, tools/list, notifications and the like. */
+#include "authorize.h"
+
+#include "observe/observe.h"
+
+#define PATH_MAX_BYTES 2048u /* longer ones are matched as they are written, and allowed by no rule on paths */
+
+void ep_authorize_load(struct ep_authorize *a, const struct ep_filter_instance *i)
+{
+    const struct ep_listener_config *c = i->chain->config;
+
+    *a = (struct ep_authorize){.rules = c->authorize.v, .n = c->authorize.n};
+    for (size_t k = 0; k < a->n; k++) {
+        a->any_allow |= a->rules[k].action == 0;
+        a->needs_call |= a->rules[k].protocols.n || a->rules[k].tools.n;
+    }
+    if (a->n && i->worker->stats) {
+        a->allowed = ep_stats_cell(i->worker->stats, EP_METRIC_AUTHORIZE, EP_LABELS(c->name, EP_STR("allow")));
+        a->denied = ep_stats_cell(i->worker->stats, EP_METRIC_AUTHORIZE, EP_LABELS(c->name, EP_STR("deny")));
+    }
+}
+
+bool ep_chain_has(const struct ep_listener_config *c, struct ep_str name)
+{
+    const struct ep_filter_use *use = c->filters.v;
+
+    if (c->filters.n == 0)
+        return true; /* the default chain has all that ask this */
+    for (size_t i = 0; i < c->filters.n; i++)
+        if (ep_str_eq(use[i].name, name))
+            return true;
+    return false;
+}
+
+/* --- what a rule looks at --- */
+
+static bool any_glob(const struct ep_vec *globs, struct ep_str value)
+{
+    const struct ep_str *g = globs->v;
+
+    for (size_t i = 0; i < globs->n; i++)
+        if (ep_str_glob(g[i], value))
+            return true;
+    return false;
+}
+
+static int hex(char c)
+{
+    c = ep_lower(c);
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Percent-escapes undone, slashes that repeat folded, "." and ".." resolved: what a lenient server may take it for. */
+static size_t meant(struct ep_str path, char *out)
+{
+    size_t n = 0, segment;
+
+    for (size_t i = 0; i < path.n; i++) {
+        char c = path.p[i];
+        if (c == '%' && path.n - i > 2 && hex(path.p[i + 1]) >= 0 && hex(path.p[i + 2]) >= 0) {
+            c = (char)(hex(path.p[i + 1]) << 4 | hex(path.p[i + 2]));
+            i += 2;
+        }
+        if (c == '\\')
+            c = '/';
+        if (c == '/' && n && out[n - 1] == '/')
+            continue;
+        out[n++] = c;
+        if (i + 1 < path.n && c != '/')
+            continue;
+        /* at the end of a segment, or of all */
+        segment = c == '/' ? n - 1 : n;
+        size_t from = segment;
+        while (from && out[from - 1] != '/')
+            from--;
+        if (segment - from == 1 && out[from] == '.') {
+            n = from;
+        } else if (segment - from == 2 && out[from] == '.' && out[from + 1] == '.') {
+            n = from ? from - 1 : 0;
+            while (n && out[n - 1] != '/')
+                n--;
+            if (n == 0)
+                out[n++] = '/';
+        }
+    }
+    return n;
+}
+
+static bool path_hits(const struct ep_authorize_config *r, struct ep_str path)
+{
+    ptrdiff_t query = ep_str_find(path, '?', 0);
+    bool deny = r->action == 1;
+    char buffer[PATH_MAX_BYTES];
+
+    if (query >= 0)
+        path.n = (size_t)query;
+    bool written = any_glob(&r->paths, path);
+    if (path.n > sizeof buffer)
+        return deny ? true : false;
+    if (written == deny)
+        return written;
+    return any_glob(&r->paths, ep_str_n(buffer, meant(path, buffer)));
+}
+
+static bool host_hits(const struct ep_authorize_config *r, struct ep_str host)
+{
+    ptrdiff_t close = host.n && host.p[0] == '[' ? ep_str_find(host, ']', 0) : 0;
+    ptrdiff_t colon = ep_str_find(host, ':', close > 0 ? (size_t)close : 0);
+    char lower[256];
+
+    if (colon >= 0)
+        host.n = (size_t)colon;
+    if (host.n > sizeof lower)
+        return r->action == 1;
+    for (size_t i = 0; i < host.n; i++)
+        lower[i] = ep_lower(host.p[i]);
+    return any_glob(&r->hosts, ep_str_n(lower, host.n));
+}
+
+/* A header given twice: a deny rule takes any of the values, an allow rule wants all. */
+static bool headers_hit(const struct ep_authorize_config *r, const struct ep_headers *h)
+{
+    const struct ep_pair *wanted = r->headers.v;
+
+    for (size_t k = 0; k < r->headers.n; k++) {
+        bool any = false, all = true;
+        for (uint32_t i = 0; i < h->n; i++) {
+            if (!ep_str_caseeq(h->v[i].name, wanted[k].key))
+                continue;
+            bool hit = ep_str_glob(wanted[k].value, h->v[i].value);
+            any |= hit;
+            all &= hit;
+        }
+        if (!any || (!all && r->action == 0))
+            return false;
+    }
+    return true;
+}
+
+static bool head_hits(const struct ep_authorize_config *r, const struct ep_stream *s)
+{
+    if (r->principals.n && (!s->peer_id.n || !any_glob(&r->principals, s->peer_id)))
+        return false; /* nobody is no principal, not even of "*" */
+    if (r->methods.n && !any_glob(&r->methods, ep_stream_method(s)))
+        return false;
+    if (r->hosts.n && !host_hits(r, ep_stream_authority(s)))
+        return false;
+    if (r->headers.n && !headers_hit(r, &s->request.headers))
+        return false;
+    return !r->paths.n || path_hits(r, ep_stream_path(s));
+}
+
+static bool is_lifecycle(const struct ep_call *c)
+{
+    static const char *const methods[] = {"initialize", "ping", "tools/list", "server/discover"};
+
+    if (!ep_str_eq(c->protocol, EP_STR("mcp")) || c->visible != EP_VISIBLE_FULL)
+        return false;
+    if (!c->method.n || ep_str_starts(c->method, EP_STR("notifications/")))
+        return true; /* the stream and the end of a session, replies to the server */
+    for (size_t i = 0; i < EP_COUNT(methods); i++)
+        if (ep_str_eq(c->method, ep_str(methods[i])))
+            return true;
+    return false;
+}
+
+static bool is_unknown(const struct ep_call *c)
+{
+    return c->visible != EP_VISIBLE_FULL && (!c->protocol.n || ep_str_eq(c->protocol, EP_STR("http")));
+}
+
+static bool call_hits(const struct ep_authorize_config *r, const struct ep_call *c)
+{
+    bool deny = r->action == 1;
+
+    if (r->protocols.n) {
+        if (is_unknown(c))
+            return deny;
+        if (!any_glob(&r->protocols, c->protocol))
+            return false;
+    }
+    if (!r->tools.n)
+        return true;
+    if (c->tool.n)
+        return any_glob(&r->tools, c->tool);
+    /* gRPC and the like are known to name no tool; of an MCP or unknown body that wasn't read nobody knows. */
+    if (c->visible != EP_VISIBLE_FULL && (is_unknown(c) || ep_str_eq(c->protocol, EP_STR("mcp"))))
+        return deny;
+    return !deny && is_lifecycle(c);
+}
+
+/* --- the verdict --- */
+
+static bool needs_call(const struct ep_authorize_config *r)
+{
+    return r->protocols.n || r->tools.n;
+}
+
+bool ep_authorize_denies(const struct ep_authorize *a, const struct ep_stream *s, const struct ep_call *call,
+                         enum ep_authorize_phase phase)
+{
+    bool with_call = phase == EP_AUTHORIZE_CALL, allowed = !a->any_allow;
+
+    for (size_t i = 0; i < a->n; i++) {
+        const struct ep_authorize_config *r = &a->rules[i];
+        if (r->action != 1 || (needs_call(r) && !with_call) || !head_hits(r, s))
+            continue;
+        if (!needs_call(r) || call_hits(r, call))
+            return true;
+    }
+    for (size_t i = 0; i < a->n && !allowed; i++) {
+        const struct ep_authorize_config *r = &a->rules[i];
+        allowed = r->action == 0 && head_hits(r, s) && (!needs_call(r) || !with_call || call_hits(r, call));
+    }
+    return !allowed;
+}
+
+bool ep_authorize_check(struct ep_stream *s, const struct ep_authorize *a, enum ep_authorize_phase phase)
+{
+    bool last = phase == EP_AUTHORIZE_CALL || !a->needs_call, denied = false;
+    const struct ep_call *c = &s->call;
+
+    if (a->n == 0 || (phase == EP_AUTHORIZE_CALL && !a->needs_call))
+        return true;
+    do {
+        denied = ep_authorize_denies(a, s, c, phase);
+        c = c->next;
+    } while (!denied && c && phase == EP_AUTHORIZE_CALL);
+    if (denied && a->denied)
+        ep_cell_add(a->denied, 1);
+    if (!denied && last && a->allowed)
+        ep_cell_add(a->allowed, 1);
+    if (denied)
+        ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_UNAUTHORIZED,
+                                                 .policy = EP_STR("authorize"),
+                                                 .reason = s->peer_id.n ? EP_STR("no rule allows this to the caller")
+                                                                        : EP_STR("no rule allows this to an unknown caller"),
+                                                 .code = "authorize.denied",
+                                                 .grpc_status = -1});
+    return !denied;
+}
