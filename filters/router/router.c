@@ -218,7 +218,7 @@ static void on_leg(struct ep_upstream_call *call, struct ep_leg *leg)
     s->up = leg;
     s->attempts++;
     s->time.upstream_acquired = s->time.upstream_sent = r->sent_ns = s->worker->now_ns;
-    s->endpoint = ep_endpoint_name(call->endpoint);
+    s->endpoint = ep_arena_str(&s->arena, ep_endpoint_name(call->endpoint)); /* the endpoint may go before the log */
     if (tls)
         s->upstream_peer_id = ep_arena_str(&s->arena, tls->peer_id);
     router_prepare_headers(r, tls);

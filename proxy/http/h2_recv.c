@@ -88,7 +88,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghtt
         return 0;
     }
     if (h->n_rcbufs + 2 > h->cap_rcbufs) {
-        uint32_t cap = h->cap_rcbufs ? 2 * h->cap_rcbufs : 32;
+        uint32_t cap = h->cap_rcbufs ? 2 * h->cap_rcbufs : 16;
         void **more = ep_arena_alloc(h->arena, cap * sizeof *more);
         if (h->n_rcbufs)
             memcpy(more, h->rcbufs, h->n_rcbufs * sizeof *more);

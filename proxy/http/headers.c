@@ -10,7 +10,7 @@
 
 #include "http/header_index.h"
 
-#define FIRST_CAP 24u
+#define FIRST_CAP 16u
 #define ENTRY_OVERHEAD 32u /* RFC 9113 section 6.5.2 */
 
 static const struct ep_str names[EP_HDR_COUNT] = {

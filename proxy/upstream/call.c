@@ -142,8 +142,8 @@ static struct ep_endpoint *choose(struct ep_upstream_call *c, enum ep_upstream_f
     struct ep_load *l;
 
     if (EP_UNLIKELY(cl->config.original_destination)) {
-        struct ep_endpoint *e = c->original.len ? ep_members_original(cl, &c->original) : NULL;
-        *why = c->original.len ? EP_UPSTREAM_OVERFLOW : EP_UPSTREAM_NO_ENDPOINT;
+        struct ep_endpoint *e = c->original ? ep_members_original(cl, c->original) : NULL;
+        *why = c->original ? EP_UPSTREAM_OVERFLOW : EP_UPSTREAM_NO_ENDPOINT;
         return e;
     }
     l = ep_balance_pick(&cl->balancer, cl->usable, cl->n_usable, (const struct ep_load *)(const void *)c->avoid,

@@ -45,7 +45,7 @@ struct ep_upstream_call {
     bool tunnel;                                                    /* opaque TCP */
     bool websocket;                                                 /* Upgrade or RFC 8441 */
     uint64_t hash;                                                  /* for ring_hash and maglev; 0: random */
-    struct ep_addr original;                                        /* original destination; len 0: none */
+    const struct ep_addr *original; /* original destination, of the downstream connection; NULL: none */
     struct ep_str server_name;                                      /* SNI when the cluster takes it from the request */
     const struct ep_endpoint *avoid;                                /* of the try before; may be NULL */
     void (*on_leg)(struct ep_upstream_call *c, struct ep_leg *leg); /* set leg->events, owner, arena in it */

@@ -130,7 +130,7 @@ static void test_loop(void **state)
         config.original_destination = true;
         cl = cluster_of(&s, &config);
         caller_init(&c, &s, cl, EP_HTTP_2);
-        c.call.original = server.addr;
+        c.call.original = &server.addr;
         caller_go(&c);
         UNTIL(&s, c.failed);
         assert_int_equal(c.why, EP_UPSTREAM_LOOP);
@@ -145,7 +145,7 @@ static void test_loop(void **state)
 static unsigned exchange_with(struct stage *s, struct ep_cluster *cl, const struct ep_addr *to, struct caller *c)
 {
     caller_init(c, s, cl, EP_HTTP_1_1);
-    c->call.original = *to;
+    c->call.original = to;
     caller_go(c);
     UNTIL(s, c->failed || c->ended);
     caller_done(c);
