@@ -1,0 +1,94 @@
+/* `ephor check`: every error of each file with its place, or the file with all its defaults. */
+#include <argp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "cli/cli.h"
+#include "config/config.h"
+
+struct options {
+    bool print, quiet;
+    char **files;
+    int n;
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct options *o = state->input;
+
+    (void)arg;
+    switch (key) {
+    case 'p':
+        o->print = true;
+        return 0;
+    case 'q':
+        o->quiet = true;
+        return 0;
+    case ARGP_KEY_ARGS:
+        o->files = state->argv + state->next;
+        o->n = state->argc - state->next;
+        return 0;
+    case ARGP_KEY_NO_ARGS:
+        argp_usage(state);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_option argp_options[] = {
+    {"print", 'p', NULL, 0, "print the configuration with all its defaults; secrets are left out", 0},
+    {"quiet", 'q', NULL, 0, "say nothing about good files", 0},
+    {0},
+};
+
+static const struct argp argp = {
+    .options = argp_options,
+    .parser = parse,
+    .args_doc = "FILE...",
+    .doc = "Says what is wrong with configuration files: all of it, with line and column.\v"
+           "Exit status: 0 all are good, 1 one is not, 3 one can't be read.",
+};
+
+static int check_file(const char *path, const struct options *o)
+{
+    struct ep_problems problems;
+    struct ep_config *config;
+    struct stat st;
+    char *text;
+    int status;
+
+    ep_problems_init(&problems);
+    config = ep_config_load(path, &problems);
+    text = ep_problems_text(&problems, true);
+    fputs(text, stderr);
+    free(text);
+    status = config ? EP_EXIT_GOOD : stat(path, &st) < 0 ? EP_EXIT_ENVIRONMENT : EP_EXIT_BAD;
+    if (config && o->print) {
+        text = ep_config_print(config, false);
+        fputs(text, stdout);
+        free(text);
+    } else if (config && !o->quiet) {
+        printf("%s: good: %zu listener%s, %zu cluster%s\n", path, config->listeners.n, config->listeners.n == 1 ? "" : "s",
+               config->clusters.n, config->clusters.n == 1 ? "" : "s");
+    } else if (!config) {
+        fprintf(stderr, "%s: %zu error%s\n", path, problems.errors, problems.errors == 1 ? "" : "s");
+    }
+    ep_config_unref(config);
+    ep_problems_fini(&problems);
+    return status;
+}
+
+int ep_cli_check(int argc, char **argv)
+{
+    struct options o = {0};
+    int worst = EP_EXIT_GOOD;
+
+    argp_parse(&argp, argc, argv, 0, NULL, &o);
+    for (int i = 0; i < o.n; i++) {
+        int status = check_file(o.files[i], &o);
+        worst = EP_MAX(worst, status);
+    }
+    return worst;
+}
