@@ -179,6 +179,7 @@ static void on_reset(struct ep_leg *leg, enum ep_reset why)
         ep_stream_response_reset(s, why);
         return;
     }
+    r->unanswered = leg->version == EP_HTTP_2 || leg->unanswered;
     try_failed(r, why == EP_RESET_REFUSED ? ROUTER_REFUSED : ROUTER_RESET, why);
 }
 

@@ -19,6 +19,7 @@ struct router {
     size_t replayed_ahead;       /* of the bytes sent in this try, how many an earlier one has told the stream */
     bool ready, acquiring, answered, gave_up;
     bool request_ended, ended_sent, replay_whole, mended;
+    bool unanswered;             /* not one byte of a response came in this try */
     unsigned retries;
     uint64_t sent_ns;
     struct ep_timer try_timer, backoff;

@@ -69,14 +69,14 @@ bool router_may_retry(const struct router *r, enum router_failure why, unsigned 
         return true;
     /* A reused connection that dies before an answer was most likely closed while idle. */
     if (!c)
-        return why == ROUTER_RESET && !r->call.new_connection && idempotent(ep_stream_method(r->stream));
+        return why == ROUTER_RESET && r->unanswered && !r->call.new_connection && idempotent(ep_stream_method(r->stream));
     switch (why) {
     case ROUTER_CONNECT:
         return listed(c, "connect") || listed(c, "connect-failure");
     case ROUTER_REFUSED:
         return listed(c, "refused") || listed(c, "refused-stream") || listed(c, "connect");
     case ROUTER_RESET:
-        return listed(c, "reset") && idempotent(ep_stream_method(r->stream));
+        return listed(c, "reset") && r->unanswered && idempotent(ep_stream_method(r->stream));
     case ROUTER_TIMEOUT:
         return listed(c, "timeout") && idempotent(ep_stream_method(r->stream));
     case ROUTER_STATUS:
