@@ -2,10 +2,8 @@
 
 Each case runs a real client against a real server directly, then through one ephor, then through two, and compares what the
 client tells."""
-import json
-
 import pytest
-from harness import HERE, ROOT, Process, config, curl, free_port, nghttpd, nginx, node, program, run
+from harness import ROOT, Process, config, curl, free_port, nghttpd, nginx, node, node_client, program, run
 
 PATHS = {"one": 1, "two": 2}
 
@@ -21,12 +19,6 @@ def through(request, ephor):
     return make
 
 
-def node_client(script, modules, *arguments):
-    done = run(program("node"), HERE / "node" / script, *arguments,
-               env={"EPHOR_MODULES": str(ROOT / modules / "package.json"), "PATH": "/usr/local/bin:/usr/bin:/bin"})
-    return json.loads(done.stdout)
-
-
 def without_times(value):
     if isinstance(value, dict):
         return {k: without_times(v) for k, v in value.items() if k not in ("ms", "progress")}
@@ -39,20 +31,20 @@ def test_mcp(through, process, tmp_path):
     process(Process("everything", [program("node"), server, "streamableHttp"], tmp_path, {"PORT": str(port)})).wait_port(port)
 
     def told(p):
-        return without_times(node_client("mcp_client.mjs", "demo", f"http://127.0.0.1:{p}/mcp"))
+        return without_times(node_client("mcp_client.mjs", f"http://127.0.0.1:{p}/mcp", modules="demo"))
     assert told(through(port, "http/1.1")) == told(port)
 
 
 def test_grpc(through, process, tmp_path):
     port = free_port()
     process(node(tmp_path, "grpc_server.mjs", port, port=port))
-    assert node_client("grpc_client.mjs", "tests", through(port, "h2")) == node_client("grpc_client.mjs", "tests", port)
+    assert node_client("grpc_client.mjs", through(port, "h2")) == node_client("grpc_client.mjs", port)
 
 
 def test_websocket(through, process, tmp_path):
     port = free_port()
     process(node(tmp_path, "ws_server.mjs", port, port=port))
-    assert node_client("ws_client.mjs", "tests", through(port, "http/1.1")) == node_client("ws_client.mjs", "tests", port)
+    assert node_client("ws_client.mjs", through(port, "http/1.1")) == node_client("ws_client.mjs", port)
 
 
 HOP = {"date", "connection", "keep-alive", "server", "transfer-encoding", "via"}

@@ -301,6 +301,13 @@ def node(directory, script, *arguments, port=None, modules="tests"):
     return process.wait_port(port) if port else process
 
 
+def node_client(script, *arguments, modules="tests"):
+    """Runs a script that tells what it saw in a line of JSON."""
+    done = run(program("node"), HERE / "node" / script, *arguments,
+               env={**os.environ, "EPHOR_MODULES": str(ROOT / modules / "package.json")})
+    return json.loads(done.stdout)
+
+
 def run(*argv, timeout=60, check=True, **more):
     """A client that runs to its end; its output."""
     done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, errors="replace", timeout=timeout * SLOW,

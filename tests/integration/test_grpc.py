@@ -1,15 +1,11 @@
 """gRPC with the official client and server of Node, through ephor: all kinds of calls, statuses, trailers, refusals."""
-import json
-
 import pytest
-from harness import HERE, ROOT, config, free_port, node, program, run, until
+from harness import config, free_port, node, node_client, until
 from wire2 import Client
-
-ENV = {"EPHOR_MODULES": str(ROOT / "tests" / "package.json"), "PATH": "/usr/local/bin:/usr/bin:/bin"}
 
 
 def call(port, *arguments):
-    return json.loads(run(program("node"), HERE / "node" / "grpc_client.mjs", port, *arguments, env=ENV).stdout)
+    return node_client("grpc_client.mjs", port, *arguments)
 
 
 @pytest.fixture

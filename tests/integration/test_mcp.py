@@ -5,9 +5,8 @@ import zlib
 
 import pytest
 import wire1
-from harness import HERE, ROOT, Process, config, free_port, program, run, until
+from harness import ROOT, Process, config, free_port, node_client, program, until
 
-MODULES = ROOT / "demo" / "package.json"
 EVERYTHING = ROOT / "demo/node_modules/@modelcontextprotocol/server-everything/dist/index.js"
 
 NO_ENVIRONMENT = '''
@@ -29,9 +28,7 @@ def server(tmp_path_factory):
 
 
 def agent(port, *arguments):
-    done = run(program("node"), HERE / "node" / "mcp_client.mjs", f"http://127.0.0.1:{port}/mcp", *arguments,
-               env={"EPHOR_MODULES": str(MODULES), "PATH": "/usr/local/bin:/usr/bin:/bin"})
-    return json.loads(done.stdout)
+    return node_client("mcp_client.mjs", f"http://127.0.0.1:{port}/mcp", *arguments, modules="demo")
 
 
 def saw_everything(told):

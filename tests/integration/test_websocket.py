@@ -1,12 +1,10 @@
 """WebSocket: by Upgrade on HTTP/1.1, by extended CONNECT (RFC 8441) on HTTP/2, and from one to the other."""
 import base64
 import hashlib
-import json
 
 import pytest
 import wire1
-from harness import config, free_port, node, program, run
-from harness import HERE, ROOT
+from harness import config, free_port, node, node_client
 from wire2 import Client
 
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -100,6 +98,4 @@ def test_the_ws_package_on_both_ends(ephor, process, tmp_path):
     port = free_port()
     process(node(tmp_path, "ws_server.mjs", port, port=port))
     proxy = ephor(config(port, cluster={"protocol": "http/1.1"}))
-    done = run(program("node"), HERE / "node" / "ws_client.mjs", proxy.port,
-               env={"EPHOR_MODULES": str(ROOT / "tests" / "package.json"), "PATH": "/usr/bin:/bin"})
-    assert json.loads(done.stdout) == {"texts": 50, "bytes": 1048576, "pong": True, "closed": 4001}
+    assert node_client("ws_client.mjs", proxy.port) == {"texts": 50, "bytes": 1048576, "pong": True, "closed": 4001}
