@@ -1,8 +1,8 @@
 /* The filter `constitution`: x-constitutional-hash on what leaves, checked on what arrives.
  *
  * Outbound, the hash is stamped where the application named none; inbound it is compared with the hash in force and
- * those that are accepted beside it. The comparison is constant in time, so that nobody finds the hash byte by byte, and
- * a refusal shows the first 8 characters of what was given, never what was wanted. Replies carry the hash too.
+ * those that are accepted beside it. The comparison is constant in time, so that nobody finds the hash byte by byte,
+ * and a refusal shows the first 8 characters of what was given, never what was wanted. Replies carry the hash too.
  * DESIGN.md section 8. */
 #include "filter/chain.h"
 #include "filter/constitution_config.h"
@@ -138,8 +138,7 @@ static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end
     (void)end;
     if (c->mode != EP_MODE_OFF && !state->withheld && s->direction == EP_INBOUND &&
         !ep_headers_find_id(&s->response.headers, EP_HDR_X_CONSTITUTIONAL_HASH))
-        ep_headers_append(&s->response.headers, EP_HDR_X_CONSTITUTIONAL_HASH, EP_STR("x-constitutional-hash"),
-                          c->hash);
+        ep_headers_append(&s->response.headers, EP_HDR_X_CONSTITUTIONAL_HASH, EP_STR("x-constitutional-hash"), c->hash);
     return EP_NEXT;
 }
 

@@ -10,7 +10,7 @@ struct ep_envoy_handle *ep_envoy_check(lua_State *L, enum ep_envoy_class class)
 {
     const struct ep_envoy_object *o = lua_type(L, 1) == LUA_TUSERDATA ? lua_touserdata(L, 1) : NULL;
 
-    if (!o || lua_rawlen(L, 1) < sizeof *o || o->class != (uint32_t)class || !o->handle->s)
+    if (!o || lua_rawlen(L, 1) < sizeof *o || o->class != (uint32_t) class || !o->handle->s)
         luaL_error(L, EP_ENVOY_SCOPE);
     return o->handle;
 }
@@ -18,9 +18,9 @@ struct ep_envoy_handle *ep_envoy_check(lua_State *L, enum ep_envoy_class class)
 static const char *class_name(enum ep_envoy_class class)
 {
     static const char *const names[] = {
-        "ephor.envoy.handle",     "ephor.envoy.headers",         "ephor.envoy.trailers",
-        "ephor.envoy.body",       "ephor.envoy.streamInfo",      "ephor.envoy.dynamicMetadata",
-        "ephor.envoy.metadata",   "ephor.envoy.connection",      "ephor.envoy.ssl",
+        "ephor.envoy.handle",   "ephor.envoy.headers",    "ephor.envoy.trailers",
+        "ephor.envoy.body",     "ephor.envoy.streamInfo", "ephor.envoy.dynamicMetadata",
+        "ephor.envoy.metadata", "ephor.envoy.connection", "ephor.envoy.ssl",
     };
     return names[class - EP_ENVOY_HANDLE];
 }
@@ -34,7 +34,7 @@ void ep_envoy_push(lua_State *L, struct ep_envoy_handle *h, enum ep_envoy_class 
     if (lua_getiuservalue(L, -1, value) == LUA_TNIL) {
         lua_pop(L, 1);
         o = lua_newuserdatauv(L, sizeof *o, 1);
-        o->class = (uint32_t)class;
+        o->class = (uint32_t) class;
         o->handle = h;
         lua_pushvalue(L, -2); /* an object that a script keeps keeps its handle */
         lua_setiuservalue(L, -2, 1);
@@ -100,11 +100,11 @@ void ep_envoy_class(lua_State *L, enum ep_envoy_class class, const luaL_Reg *met
 
 /* --- the handle: what it gives out --- */
 
-#define GIVES(function, class_)                                                                      \
-    static int function(lua_State *L)                                                                \
-    {                                                                                                \
-        ep_envoy_push(L, ep_envoy_check(L, EP_ENVOY_HANDLE), class_);                                \
-        return 1;                                                                                    \
+#define GIVES(function, class_)                                                                                        \
+    static int function(lua_State *L)                                                                                  \
+    {                                                                                                                  \
+        ep_envoy_push(L, ep_envoy_check(L, EP_ENVOY_HANDLE), class_);                                                  \
+        return 1;                                                                                                      \
     }
 GIVES(headers, EP_ENVOY_HEADERS)
 GIVES(stream_info, EP_ENVOY_STREAM_INFO)
@@ -393,12 +393,24 @@ void ep_envoy_open(lua_State *L)
         {NULL, NULL},
     };
     static const char *const absent[] = {
-        "bodyChunks",           "httpCall",   "importPublicKey", "verifySignature",         "connectionStreamInfo",
-        "virtualHost",          "route",      "filterContext",   "setUpstreamOverrideHost", "stats",
-        "downstreamRequestHeaders", NULL,
+        "bodyChunks",
+        "httpCall",
+        "importPublicKey",
+        "verifySignature",
+        "connectionStreamInfo",
+        "virtualHost",
+        "route",
+        "filterContext",
+        "setUpstreamOverrideHost",
+        "stats",
+        "downstreamRequestHeaders",
+        NULL,
     };
     static const luaL_Reg body_methods[] = {
-        {"length", body_length}, {"getBytes", body_get_bytes}, {"setBytes", body_set_bytes}, {NULL, NULL},
+        {"length", body_length},
+        {"getBytes", body_get_bytes},
+        {"setBytes", body_set_bytes},
+        {NULL, NULL},
     };
     static const luaL_Reg body_meta[] = {{"__len", body_length}, {NULL, NULL}};
 

@@ -40,13 +40,13 @@ struct ep_envoy_object {
 
 struct ep_envoy_handle {
     struct ep_envoy_object object;
-    int ref;                       /* keeps the userdata */
-    struct ep_stream *s;           /* NULL: no stream */
-    struct ep_lua_thread thread;   /* L is NULL: the script is not running */
+    int ref;                     /* keeps the userdata */
+    struct ep_stream *s;         /* NULL: no stream */
+    struct ep_lua_thread thread; /* L is NULL: the script is not running */
     enum ep_envoy_wait wait;
     bool request;
-    bool whole;                    /* the body is there, or there is none */
-    bool over;                     /* the script is done: the head and the body have gone on */
+    bool whole; /* the body is there, or there is none */
+    bool over;  /* the script is done: the head and the body have gone on */
     struct ep_str body;
 };
 
@@ -61,8 +61,8 @@ static inline struct ep_message *ep_envoy_message(struct ep_envoy_handle *h)
 
 /* The handle of the object of that class at index 1, with a live stream; raises else. */
 struct ep_envoy_handle *ep_envoy_check(lua_State *L, enum ep_envoy_class class);
-/* Pushes the object of that class, made when it is first asked for; the handle is at `index`, or NULL for the one of the
- * object at 1. */
+/* Pushes the object of that class, made when it is first asked for; the handle is at `index`, or NULL for the one of
+ * the object at 1. */
 void ep_envoy_push(lua_State *L, struct ep_envoy_handle *h, enum ep_envoy_class class);
 
 /* One class: its metatable, with the log methods that Envoy has on every object, and methods that only say that they

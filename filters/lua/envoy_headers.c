@@ -1,8 +1,8 @@
 /* headers() and trailers() of Envoy's API: get, getAtIndex, getNumValues, add, replace, remove, pairs.
  *
  * pairs goes over a picture of the table, so that a script may change it meanwhile (Envoy raises an error there).
- * What says where a message ends is ephor's own: a script's content-length, transfer-encoding and connection headers are
- * not taken, so that no script can smuggle a request. */
+ * What says where a message ends is ephor's own: a script's content-length, transfer-encoding and connection headers
+ * are not taken, so that no script can smuggle a request. */
 #include "filter/chain.h"
 #include "lua/envoy.h"
 
@@ -86,7 +86,7 @@ static int headers_get_num_values(lua_State *L)
 /* True when the header may be set to this value by a script; false when it is ephor's own; raises when it is bad. */
 static bool check_settable(lua_State *L, struct ep_str name, struct ep_str value)
 {
-    static const char *const own[] = {"connection", "content-length", "keep-alive", "te",
+    static const char *const own[] = {"connection", "content-length", "keep-alive",       "te",
                                       "trailer",    "upgrade",        "proxy-connection", "transfer-encoding"};
 
     if (!ep_header_value_valid(value))

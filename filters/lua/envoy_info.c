@@ -1,7 +1,7 @@
 /* streamInfo(), dynamicMetadata(), metadata(), connection() and ssl() of Envoy's API.
  *
- * Dynamic metadata is the stream's tags (filter/stream.h): a JSON value by namespace and key. So it is copied in and out as in
- * Envoy, later scripts see what earlier ones set, and the access log can have it. */
+ * Dynamic metadata is the stream's tags (filter/stream.h): a JSON value by namespace and key. So it is copied in and
+ * out as in Envoy, later scripts see what earlier ones set, and the access log can have it. */
 #include "filter/chain.h"
 #include "lua/envoy.h"
 #include "lua/object.h"
@@ -25,7 +25,7 @@ static const struct ep_tls_info *tls_of(const struct ep_envoy_handle *h)
 static int info_protocol(lua_State *L)
 {
     static const char *const names[] = {
-        [EP_HTTP_NONE] = "", [EP_HTTP_1_0] = "HTTP/1.0", [EP_HTTP_1_1] = "HTTP/1.1",
+        [EP_HTTP_NONE] = "",    [EP_HTTP_1_0] = "HTTP/1.0", [EP_HTTP_1_1] = "HTTP/1.1",
         [EP_HTTP_2] = "HTTP/2", [EP_HTTP_TCP] = "",
     };
     struct ep_envoy_handle *h = ep_envoy_check(L, EP_ENVOY_STREAM_INFO);
@@ -247,11 +247,11 @@ static int ssl_uri_san(lua_State *L)
     return 1;
 }
 
-#define SSL_TEXT(function, member)                                                                   \
-    static int function(lua_State *L)                                                                \
-    {                                                                                                \
-        ep_lua_push(L, check_ssl(L)->member);                                                        \
-        return 1;                                                                                    \
+#define SSL_TEXT(function, member)                                                                                     \
+    static int function(lua_State *L)                                                                                  \
+    {                                                                                                                  \
+        ep_lua_push(L, check_ssl(L)->member);                                                                          \
+        return 1;                                                                                                      \
     }
 SSL_TEXT(ssl_subject, peer_subject)
 SSL_TEXT(ssl_sha256, peer_sha256)
@@ -280,21 +280,28 @@ void ep_envoy_info_open(lua_State *L)
     static const luaL_Reg metadata_meta[] = {{"__pairs", metadata_pairs}, {NULL, NULL}};
     static const luaL_Reg connection[] = {{"ssl", connection_ssl}, {NULL, NULL}};
     static const luaL_Reg ssl[] = {
-        {"peerCertificatePresented", ssl_presented},
-        {"peerCertificateValidated", ssl_validated},
-        {"uriSanPeerCertificate", ssl_uri_san},
-        {"subjectPeerCertificate", ssl_subject},
-        {"sha256PeerCertificateDigest", ssl_sha256},
-        {"tlsVersion", ssl_version},
-        {"ciphersuiteString", ssl_cipher},
-        {NULL, NULL},
+        {"peerCertificatePresented", ssl_presented}, {"peerCertificateValidated", ssl_validated},
+        {"uriSanPeerCertificate", ssl_uri_san},      {"subjectPeerCertificate", ssl_subject},
+        {"sha256PeerCertificateDigest", ssl_sha256}, {"tlsVersion", ssl_version},
+        {"ciphersuiteString", ssl_cipher},           {NULL, NULL},
     };
     static const char *const ssl_absent[] = {
-        "uriSanLocalCertificate",  "dnsSansLocalCertificate",     "dnsSansPeerCertificate",
-        "serialNumberPeerCertificate", "issuerPeerCertificate",   "subjectLocalCertificate",
-        "parsedSubjectPeerCertificate", "urlEncodedPemEncodedPeerCertificate",
-        "urlEncodedPemEncodedPeerCertificateChain", "oidsPeerCertificate", "oidsLocalCertificate",
-        "validFromPeerCertificate", "expirationPeerCertificate",  "sessionId", "ciphersuiteId", NULL,
+        "uriSanLocalCertificate",
+        "dnsSansLocalCertificate",
+        "dnsSansPeerCertificate",
+        "serialNumberPeerCertificate",
+        "issuerPeerCertificate",
+        "subjectLocalCertificate",
+        "parsedSubjectPeerCertificate",
+        "urlEncodedPemEncodedPeerCertificate",
+        "urlEncodedPemEncodedPeerCertificateChain",
+        "oidsPeerCertificate",
+        "oidsLocalCertificate",
+        "validFromPeerCertificate",
+        "expirationPeerCertificate",
+        "sessionId",
+        "ciphersuiteId",
+        NULL,
     };
 
     ep_envoy_class(L, EP_ENVOY_STREAM_INFO, info, info_absent, NULL);

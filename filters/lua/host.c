@@ -140,8 +140,8 @@ static enum ep_lua_status judge(struct ep_lua *l, lua_State *L, int rc)
     return EP_LUA_OVERRUN;
 }
 
-enum ep_lua_status ep_lua_call(struct ep_lua *l, lua_State *L, int n_args, int n_results,
-                               const struct ep_lua_budget *b, uint64_t now_ns)
+enum ep_lua_status ep_lua_call(struct ep_lua *l, lua_State *L, int n_args, int n_results, const struct ep_lua_budget *b,
+                               uint64_t now_ns)
 {
     struct ep_lua_run saved;
     enum ep_lua_status status;
@@ -196,15 +196,22 @@ struct ep_lua_thread ep_lua_thread_take(struct ep_lua *l)
     return t;
 }
 
-void ep_lua_thread_give(struct ep_lua *l, struct ep_lua_thread t)
+/* A coroutine that was suspended or failed: its pending __close methods are scripts' code, so within a budget. */
+static void unwind(struct ep_lua *l, lua_State *L)
 {
     struct ep_lua_run saved;
 
     ep_lua_begin(l, &ep_lua_budget_call, ep_clock_ns(), &saved);
-    lua_resetthread(t.L); /* runs __close methods: scripts' code, so within a budget */
+    lua_resetthread(L);
     ep_lua_end(l, &saved);
+    lua_sethook(L, on_count, LUA_MASKCOUNT, EP_LUA_HOOK_EVERY);
+}
+
+void ep_lua_thread_give(struct ep_lua *l, struct ep_lua_thread t, bool finished)
+{
+    if (!finished) /* one that ran to its end is as good as new, and keeps its stack */
+        unwind(l, t.L);
     lua_settop(t.L, 0);
-    lua_sethook(t.L, on_count, LUA_MASKCOUNT, EP_LUA_HOOK_EVERY);
     if (l->n_idle < EP_LUA_IDLE_THREADS) {
         l->idle[l->n_idle++] = t;
         return;

@@ -6,8 +6,8 @@
  *
  * Every entry into Lua is a run with a budget: instructions (a count hook every EP_LUA_HOOK_EVERY of them, plus what
  * long C functions charge), memory (the allocator says no) and wall time (looked at by the hook, by large allocations
- * and by charges). A run that is over budget can't be caught by the script: pcall and coroutine.resume raise it again, and the
- * hook then fires at each instruction. Afterwards the state is as sound as before, since lua_pcall unwound it.
+ * and by charges). A run that is over budget can't be caught by the script: pcall and coroutine.resume raise it again,
+ * and the hook then fires at each instruction. Afterwards the state is as sound as before, since lua_pcall unwound it.
  *
  * What must not be there, and why: io, package, debug and load reach out of the sandbox; __gc runs with hooks off;
  * xpcall's handler runs inside the hook; coroutine.running would hand out the host's own threads; string.rep and the
@@ -21,10 +21,10 @@
 
 #include "net/worker.h"
 
-#define EP_LUA_HOOK_EVERY 1000
+#define EP_LUA_HOOK_EVERY      1000
 #define EP_LUA_STATE_BYTES_MAX ((size_t)64 << 20) /* of one worker's state, all scripts together */
-#define EP_LUA_FILE_BYTES_MAX ((size_t)1 << 20)
-#define EP_LUA_IDLE_THREADS 64
+#define EP_LUA_FILE_BYTES_MAX  ((size_t)1 << 20)
+#define EP_LUA_IDLE_THREADS    64
 
 struct ep_lua_budget {
     uint64_t instructions;
@@ -59,7 +59,7 @@ struct ep_lua {
     lua_State *thread; /* where policies are called: they never yield, so one is enough */
     struct ep_worker *worker;
     unsigned refs;
-    size_t bytes;      /* live in the state */
+    size_t bytes; /* live in the state */
     struct ep_lua_run run;
     uint64_t *memory_cell; /* EP_METRIC_LUA_MEMORY; NULL without statistics */
     int prototype_ref;     /* the library tables that environments copy */
@@ -86,17 +86,17 @@ void ep_lua_begin(struct ep_lua *l, const struct ep_lua_budget *b, uint64_t now_
 void ep_lua_end(struct ep_lua *l, const struct ep_lua_run *saved);
 
 /* lua_pcall under a budget. With an error the message is the one value on the stack. */
-enum ep_lua_status ep_lua_call(struct ep_lua *l, lua_State *L, int n_args, int n_results,
-                               const struct ep_lua_budget *b, uint64_t now_ns);
+enum ep_lua_status ep_lua_call(struct ep_lua *l, lua_State *L, int n_args, int n_results, const struct ep_lua_budget *b,
+                               uint64_t now_ns);
 /* lua_resume of a pooled thread. EP_LUA_YIELDED: *n_results values are on top. */
 enum ep_lua_status ep_lua_resume(struct ep_lua *l, lua_State *L, int n_args, int *n_results,
                                  const struct ep_lua_budget *b, uint64_t now_ns);
 /* The error on top of the stack as text; valid as long as it stays there. */
 struct ep_str ep_lua_error(lua_State *L);
 
-/* A fresh thread from the pool, and back (pending __close methods run within a budget). */
+/* A fresh thread from the pool, and back; `finished`: what it ran came to its end, without an error. */
 struct ep_lua_thread ep_lua_thread_take(struct ep_lua *l);
-void ep_lua_thread_give(struct ep_lua *l, struct ep_lua_thread t);
+void ep_lua_thread_give(struct ep_lua *l, struct ep_lua_thread t, bool finished);
 /* True for the host's own threads, as opposed to coroutines of scripts. */
 bool ep_lua_is_host_thread(struct ep_lua *l, lua_State *L);
 

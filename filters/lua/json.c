@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define DEPTH_MAX 64
+#define DEPTH_MAX   64
 #define ARRAY_CLASS "ephor.json.array"
 
 struct reader {
@@ -174,8 +174,10 @@ static void read_number(struct reader *r)
             bad(r, "bad number");
     }
     n = (size_t)(r->p - start);
-    if (n >= sizeof text)
+    if (n >= sizeof text) {
         bad(r, "number of more than 63 digits");
+        return;
+    }
     memcpy(text, start, n);
     text[n] = '\0';
     if (integral && n <= 18)

@@ -103,7 +103,7 @@ static int allow(lua_State *L)
 
 static void check_settable(lua_State *L, struct ep_str name)
 {
-    static const char *const framing[] = {"connection", "content-length", "host",   "keep-alive",
+    static const char *const framing[] = {"connection", "content-length", "host",    "keep-alive",
                                           "te",         "trailer",        "upgrade", "transfer-encoding"};
 
     if (!ep_header_name_valid(name))
@@ -321,8 +321,8 @@ static int object_index(lua_State *L)
         if (lua_type(L, 2) == LUA_TSTRING)
             given = ep_lua_check_str(L, 2);
         const char *near = ep_nearest(given, names, EP_COUNT(names));
-        return luaL_error(L, "a call has no field '%s'%s%s%s", given.p, near ? "; did you mean '" : "", near ? near : "",
-                          near ? "'?" : "");
+        return luaL_error(L, "a call has no field '%s'%s%s%s", given.p, near ? "; did you mean '" : "",
+                          near ? near : "", near ? "'?" : "");
     }
     int field = (int)lua_tointeger(L, -1);
     if (field < EP_POLICY_FIELD_COUNT)
@@ -418,8 +418,11 @@ void ep_policy_object_open(lua_State *L)
         {"deny", deny}, {"allow", allow}, {"header", header}, {"tag", tag}, {"log", say}, {NULL, NULL},
     };
     static const luaL_Reg headers_meta[] = {
-        {"__index", headers_index}, {"__len", headers_length},  {"__pairs", headers_pairs},
-        {"__newindex", read_only},  {NULL, NULL},
+        {"__index", headers_index},
+        {"__len", headers_length},
+        {"__pairs", headers_pairs},
+        {"__newindex", read_only},
+        {NULL, NULL},
     };
     static const luaL_Reg peer_meta[] = {{"__index", peer_index}, {"__newindex", read_only}, {NULL, NULL}};
     static const luaL_Reg object_meta[] = {{"__newindex", read_only}, {NULL, NULL}};

@@ -9,12 +9,12 @@
 #include "lua/policy.h"
 
 struct ep_policy_object {
-    struct ep_stream *s;         /* NULL: no call runs */
+    struct ep_stream *s; /* NULL: no call runs */
     const struct ep_call *call;
     const struct ep_policy *policy;
     enum ep_policy_phase phase;
-    bool shadow;                 /* nothing it does reaches the message */
-    bool decoded;                /* the arguments, in user value 1 */
+    bool shadow;  /* nothing it does reaches the message */
+    bool decoded; /* the arguments, in user value 1 */
     bool denied;
     struct ep_str reason;
     const char *code;

@@ -7,8 +7,8 @@
 
 #include <ctype.h>
 
-#define CAPTURES_MAX 32
-#define DEPTH_MAX 200
+#define CAPTURES_MAX     32
+#define DEPTH_MAX        200
 #define STEPS_PER_CHARGE 2048u
 
 enum { CAPTURE_OPEN = -1, CAPTURE_POSITION = -2 };

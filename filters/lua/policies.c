@@ -42,8 +42,10 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
     if ((set->fields & of_agent) && i->chain && i->chain->config && !agent_in_front(i)) {
         ep_policy_set_unref(set);
         i->data = NULL;
-        return ep_error_set(err, "policies look at tools or other fields of a call, and the listener '%.*s' has no "
-                                 "filter 'agent' in front of 'policies' to find them", EP_STR_ARG(i->chain->config->name));
+        return ep_error_set(err,
+                            "policies look at tools or other fields of a call, and the listener '%.*s' has no "
+                            "filter 'agent' in front of 'policies' to find them",
+                            EP_STR_ARG(i->chain->config->name));
     }
     return true;
 }

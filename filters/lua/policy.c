@@ -317,9 +317,8 @@ static bool load_files(struct ep_policy_set *set, const char *directory, struct 
         l->loading = set;
         if (ep_lua_call(l, l->thread, 2, 0, &ep_lua_budget_load, ep_clock_ns()) != EP_LUA_OK) {
             struct ep_str e = ep_lua_error(l->thread);
-            good = ep_str_search(e, ep_str(set->file)) >= 0
-                       ? ep_error_set(err, "%.*s", EP_STR_ARG(e))
-                       : ep_error_set(err, "%s: %.*s", set->file, EP_STR_ARG(e));
+            good = ep_str_search(e, ep_str(set->file)) >= 0 ? ep_error_set(err, "%.*s", EP_STR_ARG(e))
+                                                            : ep_error_set(err, "%s: %.*s", set->file, EP_STR_ARG(e));
         }
         l->loading = NULL;
         lua_settop(l->thread, 0);
@@ -388,7 +387,8 @@ struct ep_policy_set *ep_policy_set_ref(struct ep_worker *w, const void *key, co
 
     if (!l)
         return NULL;
-    EP_LIST_FOREACH (node, &l->policy_sets) {
+    EP_LIST_FOREACH(node, &l->policy_sets)
+    {
         set = EP_CONTAINER(node, struct ep_policy_set, node);
         if (key && set->key == key) {
             set->refs++;
@@ -420,7 +420,8 @@ void ep_policy_set_unref(struct ep_policy_set *set)
 
     if (--set->refs > 0)
         return;
-    EP_LIST_FOREACH (node, &set->defined) {
+    EP_LIST_FOREACH(node, &set->defined)
+    {
         struct ep_policy *p = EP_CONTAINER(node, struct ep_policy, node);
         luaL_unref(l->L, LUA_REGISTRYINDEX, p->call_ref);
         luaL_unref(l->L, LUA_REGISTRYINDEX, p->reply_ref);
@@ -441,7 +442,8 @@ void ep_policies_json(struct ep_worker *w, struct ep_json *j)
     if (w->lua)
         sets = &((struct ep_lua *)w->lua)->policy_sets;
     ep_json_array(j);
-    EP_LIST_FOREACH (node, sets) {
+    EP_LIST_FOREACH(node, sets)
+    {
         const struct ep_policy_set *set = EP_CONTAINER(node, struct ep_policy_set, node);
         for (unsigned i = 0; i < set->n; i++) {
             const struct ep_policy *p = set->v[i];

@@ -11,36 +11,36 @@
 #include "lua/host.h"
 #include "observe/observe.h"
 
-#define EP_POLICIES_MAX 256u
+#define EP_POLICIES_MAX     256u
 #define EP_POLICY_UNHEALTHY 5u /* failures in a row */
 
-/* X(id, name, of the call): what `match` may look at and `needs` may name. The last column says that the value comes from
- * the call record, so may be out of sight. */
-#define EP_POLICY_FIELDS(X)                                                                          \
-    X(PROTOCOL, "protocol", true)                                                                    \
-    X(METHOD, "method", true)                                                                        \
-    X(TOOL, "tool", true)                                                                            \
-    X(MODEL, "model", true)                                                                          \
-    X(AGENT, "agent", true)                                                                          \
-    X(TASK, "task", true)                                                                            \
-    X(SESSION, "session", true)                                                                      \
-    X(TENANT, "tenant", true)                                                                        \
-    X(SERVICE, "service", true)                                                                      \
-    X(URI, "uri", true)                                                                              \
-    X(PROMPT, "prompt", true)                                                                        \
-    X(ARGUMENTS, "arguments", true)                                                                  \
-    X(BODY, "body", true)                                                                            \
-    X(PATH, "path", false)                                                                           \
-    X(HOST, "host", false)                                                                           \
-    X(LISTENER, "listener", false)                                                                   \
-    X(DIRECTION, "direction", false)                                                                 \
+/* X(id, name, of the call): what `match` may look at and `needs` may name. The last column says that the value comes
+ * from the call record, so may be out of sight. */
+#define EP_POLICY_FIELDS(X)                                                                                            \
+    X(PROTOCOL, "protocol", true)                                                                                      \
+    X(METHOD, "method", true)                                                                                          \
+    X(TOOL, "tool", true)                                                                                              \
+    X(MODEL, "model", true)                                                                                            \
+    X(AGENT, "agent", true)                                                                                            \
+    X(TASK, "task", true)                                                                                              \
+    X(SESSION, "session", true)                                                                                        \
+    X(TENANT, "tenant", true)                                                                                          \
+    X(SERVICE, "service", true)                                                                                        \
+    X(URI, "uri", true)                                                                                                \
+    X(PROMPT, "prompt", true)                                                                                          \
+    X(ARGUMENTS, "arguments", true)                                                                                    \
+    X(BODY, "body", true)                                                                                              \
+    X(PATH, "path", false)                                                                                             \
+    X(HOST, "host", false)                                                                                             \
+    X(LISTENER, "listener", false)                                                                                     \
+    X(DIRECTION, "direction", false)                                                                                   \
     X(PEER, "peer", false)
 
 enum ep_policy_field {
 #define X(id, name, of_call) EP_POLICY_##id,
     EP_POLICY_FIELDS(X)
 #undef X
-    EP_POLICY_FIELD_COUNT
+        EP_POLICY_FIELD_COUNT
 };
 
 struct ep_policy_pattern {
@@ -57,41 +57,47 @@ struct ep_policy_rule {
 
 enum ep_policy_blind { EP_POLICY_BLIND_DENY, EP_POLICY_BLIND_ALLOW, EP_POLICY_BLIND_SHADOW };
 
-enum ep_policy_decision { EP_POLICY_ALLOW, EP_POLICY_DENY, EP_POLICY_SHADOW_DENY, EP_POLICY_ERROR, EP_POLICY_OVERRUN,
-                          EP_POLICY_DECISIONS };
+enum ep_policy_decision {
+    EP_POLICY_ALLOW,
+    EP_POLICY_DENY,
+    EP_POLICY_SHADOW_DENY,
+    EP_POLICY_ERROR,
+    EP_POLICY_OVERRUN,
+    EP_POLICY_DECISIONS
+};
 const char *ep_policy_decision_name(enum ep_policy_decision d);
 
 struct ep_policy {
-    struct ep_list node;         /* of the set, while it is loaded */
+    struct ep_list node; /* of the set, while it is loaded */
     struct ep_str name, principle, file;
     int line;
     enum ep_mode mode;
     enum ep_policy_blind blind;
-    uint32_t needs;              /* bit: enum ep_policy_field */
+    uint32_t needs; /* bit: enum ep_policy_field */
     unsigned n_rules;
     struct ep_policy_rule *rules;
-    int call_ref, reply_ref;     /* functions; LUA_NOREF: none */
+    int call_ref, reply_ref;              /* functions; LUA_NOREF: none */
     uint64_t *cells[EP_POLICY_DECISIONS]; /* NULL without statistics */
     struct ep_histogram *duration;
     uint64_t seen, matched, blinded, count[EP_POLICY_DECISIONS];
-    unsigned failures;           /* errors and overruns in a row */
+    unsigned failures; /* errors and overruns in a row */
 };
 
 struct ep_policy_set {
-    struct ep_list node;         /* of the host */
+    struct ep_list node; /* of the host */
     struct ep_lua *lua;
-    const void *key;             /* the view that shares it; NULL: nobody */
+    const void *key; /* the view that shares it; NULL: nobody */
     unsigned refs;
     struct ep_lua_budget budget;
     enum ep_mode mode;
     struct ep_chunk_pool chunks;
-    struct ep_arena arena;       /* of all strings and rules */
-    struct ep_list defined;      /* struct ep_policy, in the order of definition */
+    struct ep_arena arena;  /* of all strings and rules */
+    struct ep_list defined; /* struct ep_policy, in the order of definition */
     struct ep_policy *v[EP_POLICIES_MAX];
     unsigned n;
-    const char *file;            /* being loaded */
-    bool replies;                /* some policy has a `reply` */
-    uint32_t fields;             /* bit: some `match` or `needs` names it */
+    const char *file; /* being loaded */
+    bool replies;     /* some policy has a `reply` */
+    uint32_t fields;  /* bit: some `match` or `needs` names it */
 };
 
 /* Loads a directory, or takes the set that `key` shares. NULL with err, which names file and line. */
@@ -104,11 +110,11 @@ enum ep_policy_phase { EP_POLICY_CALL, EP_POLICY_REPLY };
 struct ep_policy_verdict {
     bool matched, blind;
     enum ep_policy_decision decision; /* of what matched */
-    bool refuse;                 /* the request must be refused */
-    struct ep_str reason;        /* for the caller; in the stream's arena or constant */
+    bool refuse;                      /* the request must be refused */
+    struct ep_str reason;             /* for the caller; in the stream's arena or constant */
     const char *code;
-    unsigned status;             /* 0: the kind's */
-    struct ep_str error;         /* what Lua said; in the stream's arena */
+    unsigned status;     /* 0: the kind's */
+    struct ep_str error; /* what Lua said; in the stream's arena */
 };
 
 /* Judges one call. *now_ns is when it starts, and afterwards when it ended. */

@@ -123,9 +123,10 @@ static void read_batch(lua_State *L, int table, struct ep_call *c, struct ep_are
 static void check_fields(lua_State *L, int table)
 {
     static const char *const known[] = {
-        "protocol", "version", "method",      "service", "tool",     "uri",       "prompt",    "model", "agent", "task",
-        "session",  "tenant",  "id",          "body",    "headers",  "arguments", "path",      "host",  "peer",  "call",
-        "listener", "visible", "http_method", "blind",   "direction", "batch",    "notification", "status",
+        "protocol", "version",     "method", "service",   "tool",   "uri",          "prompt",
+        "model",    "agent",       "task",   "session",   "tenant", "id",           "body",
+        "headers",  "arguments",   "path",   "host",      "peer",   "call",         "listener",
+        "visible",  "http_method", "blind",  "direction", "batch",  "notification", "status",
     };
 
     for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
@@ -213,8 +214,8 @@ static void set_text(lua_State *L, const char *key, struct ep_str s)
     lua_setfield(L, -2, key);
 }
 
-static void push_decision(lua_State *L, const struct fake *f, const struct ep_policy *p, const struct ep_policy_verdict *v,
-                          bool matched, const struct ep_headers *h)
+static void push_decision(lua_State *L, const struct fake *f, const struct ep_policy *p,
+                          const struct ep_policy_verdict *v, bool matched, const struct ep_headers *h)
 {
     lua_newtable(L);
     lua_pushboolean(L, v->refuse);
@@ -263,9 +264,10 @@ static const struct ep_policy *named(lua_State *L, const struct tests *t, int in
     return NULL;
 }
 
-/* All policies, or the one named, until one refuses. What is worth most to see is reported: a refusal, else the last that
- * matched. */
-static void judge(lua_State *L, struct tests *t, struct fake *f, const struct ep_policy *only, enum ep_policy_phase phase)
+/* All policies, or the one named, until one refuses. What is worth most to see is reported: a refusal, else the last
+ * that matched. */
+static void judge(lua_State *L, struct tests *t, struct fake *f, const struct ep_policy *only,
+                  enum ep_policy_phase phase)
 {
     struct ep_policy_verdict best = {.decision = EP_POLICY_ALLOW}, v;
     const struct ep_policy *by = NULL;
@@ -391,7 +393,7 @@ static void run_tests(struct tests *t, const char *file)
         t->failed++;
         printf("not ok %u - %s\n# %.*s\n", t->n, file, EP_STR_ARG(e));
     }
-    ep_lua_thread_give(l, thread);
+    ep_lua_thread_give(l, thread, false);
 }
 
 static int select_test(const struct dirent *d)

@@ -360,8 +360,8 @@ static void push_entry(lua_State *L, const struct entry *e, int globals)
 void ep_lua_sandbox_open(lua_State *L)
 {
     static const luaL_Reg standard[] = {
-        {LUA_GNAME, luaopen_base},         {LUA_COLIBNAME, luaopen_coroutine}, {LUA_MATHLIBNAME, luaopen_math},
-        {LUA_OSLIBNAME, luaopen_os},       {LUA_STRLIBNAME, luaopen_string},   {LUA_TABLIBNAME, luaopen_table},
+        {LUA_GNAME, luaopen_base},       {LUA_COLIBNAME, luaopen_coroutine}, {LUA_MATHLIBNAME, luaopen_math},
+        {LUA_OSLIBNAME, luaopen_os},     {LUA_STRLIBNAME, luaopen_string},   {LUA_TABLIBNAME, luaopen_table},
         {LUA_UTF8LIBNAME, luaopen_utf8},
     };
     int globals, prototype;

@@ -12,7 +12,7 @@
 #include "observe/observe.h"
 
 #define IDLE_HANDLES 32
-#define UNHEALTHY 5u
+#define UNHEALTHY    5u
 
 enum { ON_ERROR_DENY, ON_ERROR_ALLOW };
 enum decision { ALLOW, DENY, ERROR, OVERRUN, DECISIONS };
@@ -25,13 +25,25 @@ struct script_config {
 static const char *const on_error_names[] = {"deny", "allow", NULL};
 
 static const struct ep_field fields[] = {
-    {.key = "name", .type = EP_TYPE_STR, .offset = offsetof(struct script_config, name), .preset = "lua",
+    {.key = "name",
+     .type = EP_TYPE_STR,
+     .offset = offsetof(struct script_config, name),
+     .preset = "lua",
      .help = "Name in metrics, logs and refusals."},
-    {.key = "inline", .type = EP_TYPE_STR, .offset = offsetof(struct script_config, code), .help = "The script itself."},
-    {.key = "file", .type = EP_TYPE_STR, .offset = offsetof(struct script_config, file),
+    {.key = "inline",
+     .type = EP_TYPE_STR,
+     .offset = offsetof(struct script_config, code),
+     .help = "The script itself."},
+    {.key = "file",
+     .type = EP_TYPE_STR,
+     .offset = offsetof(struct script_config, file),
      .help = "Path of the script, in place of inline."},
-    {.key = "on_error", .type = EP_TYPE_ENUM, .offset = offsetof(struct script_config, on_error), .preset = "deny",
-     .names = on_error_names, .help = "What a script that fails does to the request: deny it, or allow it as Envoy does."},
+    {.key = "on_error",
+     .type = EP_TYPE_ENUM,
+     .offset = offsetof(struct script_config, on_error),
+     .preset = "deny",
+     .names = on_error_names,
+     .help = "What a script that fails does to the request: deny it, or allow it as Envoy does."},
 };
 
 static void check(void *object, struct ep_checker *c)
@@ -42,8 +54,8 @@ static void check(void *object, struct ep_checker *c)
         ep_check_error(c, object, "inline", "give the script either inline or as a file");
 }
 
-static const struct ep_schema schema = EP_SCHEMA("lua", "A script written for Envoy's Lua filter.", struct script_config,
-                                                 fields, .check = check);
+static const struct ep_schema schema =
+    EP_SCHEMA("lua", "A script written for Envoy's Lua filter.", struct script_config, fields, .check = check);
 
 struct script {
     struct ep_lua *lua;
@@ -205,11 +217,11 @@ static struct ep_envoy_handle *handle_take(struct script *s, struct ep_stream *s
     return h;
 }
 
-static void thread_drop(struct script *s, struct ep_envoy_handle *h)
+static void thread_drop(struct script *s, struct ep_envoy_handle *h, bool finished)
 {
     if (!h->thread.L)
         return;
-    ep_lua_thread_give(s->lua, h->thread);
+    ep_lua_thread_give(s->lua, h->thread, finished);
     h->thread.L = NULL;
 }
 
@@ -217,7 +229,7 @@ static void handle_give(struct script *s, struct ep_envoy_handle *h)
 {
     if (!h)
         return;
-    thread_drop(s, h);
+    thread_drop(s, h, false);
     h->s = NULL;
     if (s->n_idle < IDLE_HANDLES)
         s->idle[s->n_idle++] = h;
@@ -244,11 +256,12 @@ static enum ep_step failed(struct script *s, struct state *state, struct ep_envo
     if (++s->failures < UNHEALTHY)
         ep_fail("lua", "script log: %.*s: %.*s", EP_STR_ARG(s->name), n, text);
     else if (s->failures == UNHEALTHY)
-        ep_warn("lua", "script %.*s is unhealthy: it failed %u times in a row, and is silent until it works again: %.*s",
+        ep_warn("lua",
+                "script %.*s is unhealthy: it failed %u times in a row, and is silent until it works again: %.*s",
                 EP_STR_ARG(s->name), UNHEALTHY, n, text);
     state->dropped = true;
     h->over = true;
-    thread_drop(s, h);
+    thread_drop(s, h, false);
     if (s->on_error == ON_ERROR_ALLOW)
         return EP_NEXT;
     ep_stream_refuse(stream, &(struct ep_refusal){.kind = EP_REFUSE_POLICY,
@@ -275,7 +288,7 @@ static enum ep_step go_on(struct script *s, struct state *state, struct ep_envoy
         count(s, DENY);
         h->over = true;
         state->dropped = true;
-        thread_drop(s, h);
+        thread_drop(s, h, false);
         return EP_REPLIED;
     }
     if (status == EP_LUA_YIELDED && h->wait != EP_ENVOY_RUNS)
@@ -287,7 +300,7 @@ static enum ep_step go_on(struct script *s, struct state *state, struct ep_envoy
     s->failures = 0;
     count(s, ALLOW);
     h->over = true;
-    thread_drop(s, h);
+    thread_drop(s, h, true);
     return EP_NEXT;
 }
 

@@ -174,10 +174,9 @@ static int bit_tohex(lua_State *L)
 void ep_lua_shim51(lua_State *L)
 {
     static const luaL_Reg bit[] = {
-        {"arshift", bit_arshift}, {"band", bit_band},     {"bnot", bit_bnot},     {"bor", bit_bor},
-        {"bswap", bit_bswap},     {"bxor", bit_bxor},     {"lshift", bit_lshift}, {"rol", bit_rol},
-        {"ror", bit_ror},         {"rshift", bit_rshift}, {"tobit", bit_tobit},   {"tohex", bit_tohex},
-        {NULL, NULL},
+        {"arshift", bit_arshift}, {"band", bit_band},     {"bnot", bit_bnot}, {"bor", bit_bor}, {"bswap", bit_bswap},
+        {"bxor", bit_bxor},       {"lshift", bit_lshift}, {"rol", bit_rol},   {"ror", bit_ror}, {"rshift", bit_rshift},
+        {"tobit", bit_tobit},     {"tohex", bit_tohex},   {NULL, NULL},
     };
     static const luaL_Reg math[] = {
         {"pow", math_pow}, {"log10", math_log10}, {"ldexp", math_ldexp}, {"frexp", math_frexp}, {NULL, NULL},

@@ -18,21 +18,23 @@
 --   description  string: for people.
 --   match        table: field = pattern or list of patterns ('*' any run, '?' one byte; any one of a list will do).
 --                Fields: protocol, method, tool, model, agent, task, session, tenant, service, uri, prompt, path
---                (without the query), host (lower case, without the port), listener, direction ("inbound", "outbound"),
---                peer (the caller's SPIFFE ID). Compiled to C: Lua runs only for what matches. Without: all calls.
+--                (without the query), host (lower case, without the port), listener, direction ("inbound",
+--                "outbound"), peer (the caller's SPIFFE ID). Compiled to C: Lua runs only for what matches. Without:
+--                all calls.
 --   mode         "enforce" (default), "shadow" (decides, is counted and audited; everything passes) or "off".
 --   blind        what to do with a call that may match and can't be seen whole (encrypted, too large, streamed…):
 --                "deny" (default), "allow" or "shadow".
---   needs        list of fields that `call` judges beside those in match, such as "arguments": out of sight, `blind` says.
+--   needs        list of fields that `call` judges beside those in match, such as "arguments": out of sight,
+--                `blind` says.
 --   call         function(c): judges a call.
 --   reply        function(r): sees the head of the response to a call that matched.
 --
--- Fields of c (nil when absent): protocol, version, method, tool, arguments (decoded JSON, made when first read), model,
--- agent, task, session, tenant, service, uri, prompt, id, body, peer.id ("" when nobody's identity was verified), headers
--- (by name in any case, several values joined by ","; pairs works), path (with the query), host, route, cluster, listener,
--- direction, now (seconds since 1970), visible ("full", "headers", "none"), blind (why not full), notification, batch,
--- policy (its own name). r has the same and status; r.headers are the response's, r.request_headers the request's.
--- A field that doesn't exist is an error.
+-- Fields of c (nil when absent): protocol, version, method, tool, arguments (decoded JSON, made when first read),
+-- model, agent, task, session, tenant, service, uri, prompt, id, body, peer.id ("" when nobody's identity was
+-- verified), headers (by name in any case, several values joined by ","; pairs works), path (with the query), host,
+-- route, cluster, listener, direction, now (seconds since 1970), visible ("full", "headers", "none"), blind (why not
+-- full), notification, batch, policy (its own name). r has the same and status; r.headers are the response's,
+-- r.request_headers the request's. A field that doesn't exist is an error.
 --
 -- Actions:
 --

@@ -9,12 +9,12 @@
 --
 -- policy(name)           the policy that the following calls are judged by; without it, all policies of the directory.
 -- case(name, fn)         one test: fails when fn raises.
--- call(fields)           judges a made-up call. Fields: those of a policy's `c` (arguments may be a table or JSON text), and
---                        headers = {name = value or list of values}, path, http_method, host, peer = {id = …},
---                        listener, direction, visible = "full" | "headers" | "none", blind = reason, batch = a list of
---                        further calls. Returns a decision: denied, policy, principle, reason, code, status, matched,
---                        decision ("allow", "deny", "shadow_deny", "error", "overrun"), blind, error, headers (of the
---                        request as it would go on), tags.
+-- call(fields)           judges a made-up call. Fields: those of a policy's `c` (arguments may be a table or JSON text),
+--                        and headers = {name = value or list of values}, path, http_method, host, peer = {id = ...},
+--                        listener, direction, visible = "full" | "headers" | "none", blind = reason, batch = a list
+--                        of further calls. Returns a decision: denied, policy, principle, reason, code, status,
+--                        matched, decision ("allow", "deny", "shadow_deny", "error", "overrun"), blind, error, headers
+--                        (of the request as it would go on), tags.
 -- reply(fields)          the same for the head of a response: status, headers, and call = the fields of the request.
 -- denied(d[, text])      fails unless d is denied, with `text` somewhere in its reason.
 -- allowed(d)             fails when d is denied.

@@ -6,12 +6,25 @@
 static const char *const modes[] = {"enforce", "shadow", "off", NULL};
 
 static const struct ep_field fields[] = {
-    {.key = "hash", .type = EP_TYPE_STR, .offset = AT(hash), .help = "The hash that messages name in x-constitutional-hash."},
-    {.key = "mode", .type = EP_TYPE_ENUM, .offset = AT(mode), .preset = "enforce", .names = modes,
+    {.key = "hash",
+     .type = EP_TYPE_STR,
+     .offset = AT(hash),
+     .help = "The hash that messages name in x-constitutional-hash."},
+    {.key = "mode",
+     .type = EP_TYPE_ENUM,
+     .offset = AT(mode),
+     .preset = "enforce",
+     .names = modes,
      .help = "enforce: a mismatch is refused. shadow: it is counted and passes. off: nothing is looked at or stamped."},
-    {.key = "strict", .type = EP_TYPE_BOOL, .offset = AT(strict), .preset = "false",
+    {.key = "strict",
+     .type = EP_TYPE_BOOL,
+     .offset = AT(strict),
+     .preset = "false",
      .help = "Refuse requests that name no hash at all; else they are counted and pass."},
-    {.key = "accept", .type = EP_TYPE_LIST, .offset = AT(accept), .item = EP_TYPE_STR,
+    {.key = "accept",
+     .type = EP_TYPE_LIST,
+     .offset = AT(accept),
+     .item = EP_TYPE_STR,
      .help = "Other hashes that are good too, while a new constitution rolls out."},
 };
 
@@ -37,6 +50,6 @@ static void check(void *object, struct ep_checker *c)
             ep_check_error(c, object, "accept", "a hash is 8 to 128 visible characters");
 }
 
-const struct ep_schema ep_constitution_schema = EP_SCHEMA(
-    "constitution", "The constitution that requests must name.", struct ep_constitution_config, fields,
-    .short_key = "hash", .check = check);
+const struct ep_schema ep_constitution_schema =
+    EP_SCHEMA("constitution", "The constitution that requests must name.", struct ep_constitution_config, fields,
+              .short_key = "hash", .check = check);

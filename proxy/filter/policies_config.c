@@ -6,12 +6,27 @@
 static const char *const modes[] = {"enforce", "shadow", "off", NULL};
 
 static const struct ep_field budget_fields[] = {
-    {.key = "instructions", .type = EP_TYPE_INT, .offset = offsetof(struct ep_policies_budget, instructions),
-     .preset = "200000", .min = 1000, .max = 1e9, .help = "Lua instructions of one call of a policy."},
-    {.key = "memory", .type = EP_TYPE_SIZE, .offset = offsetof(struct ep_policies_budget, memory), .preset = "1MiB",
-     .min = 16384, .max = 64 << 20, .help = "Memory that one call may take over what was in use before."},
-    {.key = "time", .type = EP_TYPE_DURATION, .offset = offsetof(struct ep_policies_budget, time_ns), .preset = "5ms",
-     .min = 100e3, .max = 1e9, .help = "Wall time of one call."},
+    {.key = "instructions",
+     .type = EP_TYPE_INT,
+     .offset = offsetof(struct ep_policies_budget, instructions),
+     .preset = "200000",
+     .min = 1000,
+     .max = 1e9,
+     .help = "Lua instructions of one call of a policy."},
+    {.key = "memory",
+     .type = EP_TYPE_SIZE,
+     .offset = offsetof(struct ep_policies_budget, memory),
+     .preset = "1MiB",
+     .min = 16384,
+     .max = 64 << 20,
+     .help = "Memory that one call may take over what was in use before."},
+    {.key = "time",
+     .type = EP_TYPE_DURATION,
+     .offset = offsetof(struct ep_policies_budget, time_ns),
+     .preset = "5ms",
+     .min = 100e3,
+     .max = 1e9,
+     .help = "Wall time of one call."},
 };
 
 static const struct ep_schema budget_schema =
@@ -19,11 +34,20 @@ static const struct ep_schema budget_schema =
               struct ep_policies_budget, budget_fields, .check = NULL);
 
 static const struct ep_field fields[] = {
-    {.key = "directory", .type = EP_TYPE_STR, .offset = AT(directory),
+    {.key = "directory",
+     .type = EP_TYPE_STR,
+     .offset = AT(directory),
      .help = "Directory of the policies: every *.lua in it but *_test.lua and _*.lua. A mounted ConfigMap."},
-    {.key = "budget", .type = EP_TYPE_STRUCT, .offset = AT(budget), .sub = &budget_schema,
+    {.key = "budget",
+     .type = EP_TYPE_STRUCT,
+     .offset = AT(budget),
+     .sub = &budget_schema,
      .help = "What one call of a policy may use."},
-    {.key = "mode", .type = EP_TYPE_ENUM, .offset = AT(mode), .preset = "enforce", .names = modes,
+    {.key = "mode",
+     .type = EP_TYPE_ENUM,
+     .offset = AT(mode),
+     .preset = "enforce",
+     .names = modes,
      .help = "shadow: all policies decide and are counted, and everything passes. off: none runs."},
 };
 

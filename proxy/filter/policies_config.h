@@ -13,7 +13,7 @@ struct ep_policies_budget {
 struct ep_policies_config {
     struct ep_str directory; /* of *.lua; empty: no policies */
     struct ep_policies_budget budget;
-    int mode;                /* enum ep_mode: shadow makes every policy a shadow, off runs none */
+    int mode; /* enum ep_mode: shadow makes every policy a shadow, off runs none */
 };
 
 extern const struct ep_schema ep_policies_schema;

@@ -216,8 +216,9 @@ static inline void play_file(struct play *p, const char *name, const char *text)
 static inline void stream_init(struct fake_stream *f, struct play *p)
 {
     static const char *const request[][2] = {
-        {":method", "POST"}, {":scheme", "http"},       {":authority", "Tools.agents:8080"}, {":path", "/mcp?x=1"},
-        {"x-tenant", "acme"}, {"x-twice", "a"}, {"x-twice", "b"},
+        {":method", "POST"},   {":scheme", "http"},  {":authority", "Tools.agents:8080"},
+        {":path", "/mcp?x=1"}, {"x-tenant", "acme"}, {"x-twice", "a"},
+        {"x-twice", "b"},
     };
 
     memset(f, 0, sizeof *f);
@@ -255,16 +256,16 @@ static inline struct ep_str request_header(const struct fake_stream *f, const ch
     return ep_headers_get(&f->s.request.headers, ep_str(name));
 }
 
-#define assert_str_equal(given, wanted)                                                              \
-    do {                                                                                             \
-        struct ep_str given_ = (given);                                                              \
-        assert_int_equal(given_.n, strlen(wanted));                                                  \
-        assert_memory_equal(given_.p, wanted, given_.n);                                             \
+#define assert_str_equal(given, wanted)                                                                                \
+    do {                                                                                                               \
+        struct ep_str given_ = (given);                                                                                \
+        assert_int_equal(given_.n, strlen(wanted));                                                                    \
+        assert_memory_equal(given_.p, wanted, given_.n);                                                               \
     } while (0)
-#define assert_contains(text, part)                                                                  \
-    do {                                                                                             \
-        if (!strstr(text, part))                                                                     \
-            fail_msg("'%s' is not in '%s'", part, text);                                             \
+#define assert_contains(text, part)                                                                                    \
+    do {                                                                                                               \
+        if (!strstr(text, part))                                                                                       \
+            fail_msg("'%s' is not in '%s'", part, text);                                                               \
     } while (0)
 
 #endif

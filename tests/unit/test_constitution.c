@@ -48,10 +48,14 @@ static void test_inbound(void **state)
         {"aaaaaaaabbbbbbbb", NULL, EP_MODE_ENFORCE, true, EP_NEXT, "match", NULL, HASH}, /* accepted too */
         {"abcd1234ffffffff", NULL, EP_MODE_ENFORCE, false, EP_REPLIED, "mismatch",
          "Constitutional hash mismatch (provided: abcd1234...)", NULL},
-        {"abc", NULL, EP_MODE_ENFORCE, false, EP_REPLIED, "mismatch", "Constitutional hash mismatch (provided: abc...)", NULL},
-        {"", NULL, EP_MODE_ENFORCE, false, EP_REPLIED, "mismatch", "Constitutional hash mismatch (provided: ...)", NULL},
+        {"abc", NULL, EP_MODE_ENFORCE, false, EP_REPLIED, "mismatch", "Constitutional hash mismatch (provided: abc...)",
+         NULL},
+        {"", NULL, EP_MODE_ENFORCE, false, EP_REPLIED, "mismatch", "Constitutional hash mismatch (provided: ...)",
+         NULL},
         {"\x01\xff<script", NULL, EP_MODE_ENFORCE, false, EP_REPLIED, "mismatch",
-         "Constitutional hash mismatch (provided: ?" "?<scrip...)", NULL},
+         "Constitutional hash mismatch (provided: ?"
+         "?<scrip...)",
+         NULL},
         {HASH "0", NULL, EP_MODE_ENFORCE, false, EP_REPLIED, "mismatch",
          "Constitutional hash mismatch (provided: cdd01ef0...)", NULL},
         {"CDD01EF066BC6CF2", NULL, EP_MODE_ENFORCE, false, EP_REPLIED, "mismatch",
@@ -70,7 +74,7 @@ static void test_inbound(void **state)
     p->constitution.accept = (struct ep_vec){accept, 1};
     for (size_t i = 0; i < EP_COUNT(rows); i++) {
         struct fake_stream f;
-        p->constitution.mode = rows[i].mode;
+        p->constitution.mode = (int)rows[i].mode;
         p->constitution.strict = rows[i].strict;
         load(p);
         uint64_t before = rows[i].counted ? checks(p, rows[i].counted) : 0;

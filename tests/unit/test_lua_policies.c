@@ -82,19 +82,20 @@ static void test_fields(void **state)
     struct play *p = *state;
     struct fake_stream f;
 
-    load_policy(p, HEAD "call = function(c)\n"
-                        "assert(c.protocol == 'mcp' and c.method == 'tools/call' and c.tool == 'search')\n"
-                        "assert(c.model == nil and c.path == '/mcp?x=1' and c.host == 'Tools.agents')\n"
-                        "assert(c.headers['X-Tenant'] == 'acme' and c.headers['x-twice'] == 'a,b')\n"
-                        "assert(c.headers.absent == nil and c:header('x-tenant') == 'acme' and #c.headers == 7)\n"
-                        "assert(c.arguments.list[2] == 2 and c.arguments.x.y == 'ü' and c.arguments.x == c.arguments.x)\n"
-                        "local n = 0 for k, v in pairs(c.headers) do n = n + 1 assert(#k > 0 and #v > 0) end\n"
-                        "assert(n == 7 and c.now > 1.7e9 and c.visible == 'full' and c.blind == nil)\n"
-                        "assert(c.listener == 'inbound' and c.direction == 'inbound' and c.policy == 'p')\n"
-                        "assert(c.id == '7' and c.route == nil and c.cluster == nil and not c.batch)\n"
-                        "c:header('X-Checked-By', c.policy) c:header('x-tenant', nil) c:header('x-n', 5.0)\n"
-                        "c:tag('risk', 3) c:tag('risk', 4) c:log('hello') c:allow()\n"
-                        "end }");
+    load_policy(p,
+                HEAD "call = function(c)\n"
+                     "assert(c.protocol == 'mcp' and c.method == 'tools/call' and c.tool == 'search')\n"
+                     "assert(c.model == nil and c.path == '/mcp?x=1' and c.host == 'Tools.agents')\n"
+                     "assert(c.headers['X-Tenant'] == 'acme' and c.headers['x-twice'] == 'a,b')\n"
+                     "assert(c.headers.absent == nil and c:header('x-tenant') == 'acme' and #c.headers == 7)\n"
+                     "assert(c.arguments.list[2] == 2 and c.arguments.x.y == 'ü' and c.arguments.x == c.arguments.x)\n"
+                     "local n = 0 for k, v in pairs(c.headers) do n = n + 1 assert(#k > 0 and #v > 0) end\n"
+                     "assert(n == 7 and c.now > 1.7e9 and c.visible == 'full' and c.blind == nil)\n"
+                     "assert(c.listener == 'inbound' and c.direction == 'inbound' and c.policy == 'p')\n"
+                     "assert(c.id == '7' and c.route == nil and c.cluster == nil and not c.batch)\n"
+                     "c:header('X-Checked-By', c.policy) c:header('x-tenant', nil) c:header('x-n', 5.0)\n"
+                     "c:tag('risk', 3) c:tag('risk', 4) c:log('hello') c:allow()\n"
+                     "end }");
     stream_init(&f, p);
     f.s.call.arguments = EP_STR("{\"list\":[1,2],\"x\":{\"y\":\"\\u00fc\"}}");
     f.s.call.id_raw = EP_STR("7");
@@ -113,16 +114,26 @@ static void test_fields(void **state)
 static void test_misuse_fails_closed(void **state)
 {
     static const char *const bodies[] = {
-        "return c.tol == 'shell'",          "c.tool = 'x'",
-        "c.deny(nil, 'x')",                 "c:header('bad name', 'x')",
-        "c:header('x', 'a\\r\\nb: c')",     "c:header('content-length', '1')",
-        "c:header('x-ephor-peer', 'me')",   "c:deny('x', {status = 200})",
-        "c:deny('x', {code = 'A b'})",      "c.headers.x = 1",
-        "return c.peer.name",               "error({})",
-        "error()",                          "return c.arguments.x",
-        "c:header(':path', '/')",           "c:tag('x', function() end)",
-        "return c.status",                  "local x = nil .. 'x'",
-        "return getmetatable(c).__index",   "kept = kept or {} return kept.x.y",
+        "return c.tol == 'shell'",
+        "c.tool = 'x'",
+        "c.deny(nil, 'x')",
+        "c:header('bad name', 'x')",
+        "c:header('x', 'a\\r\\nb: c')",
+        "c:header('content-length', '1')",
+        "c:header('x-ephor-peer', 'me')",
+        "c:deny('x', {status = 200})",
+        "c:deny('x', {code = 'A b'})",
+        "c.headers.x = 1",
+        "return c.peer.name",
+        "error({})",
+        "error()",
+        "return c.arguments.x",
+        "c:header(':path', '/')",
+        "c:tag('x', function() end)",
+        "return c.status",
+        "local x = nil .. 'x'",
+        "return getmetatable(c).__index",
+        "kept = kept or {} return kept.x.y",
     };
     struct play *p = *state;
     char text[512];
@@ -196,7 +207,8 @@ static void test_overruns(void **state)
         "local t = {} for i = 1, 1e5 do t[i] = 1e5 - i end table.sort(t)",
         "local s = ('x'):rep(500000) while true do s:upper() end",
         "local function f() return f() + 1 end f()",
-        "local function f() local a <close> = setmetatable({}, {__close = function() while true do end end}) error() end f()",
+        "local function f() local a <close> = setmetatable({}, {__close = function() while true do end end}) error() "
+        "end f()",
         "error(setmetatable({}, {__tostring = function() while true do end end}))",
         "local s = ('[1,'):rep(70) require('ephor.json').decode(s)",
         "require('ephor.json').encode((function() local t = {} t.t = t return t end)())",
@@ -328,8 +340,10 @@ static void test_blind(void **state)
         load_policy(p, text);
         uint64_t before = rows[i].counted ? decisions(p, "p", rows[i].counted) : 0;
         stream_init(&f, p);
-        f.s.call = (struct ep_call){.protocol = ep_str(rows[i].protocol), .tool = ep_str(rows[i].tool),
-                                    .visible = rows[i].visible, .blind = EP_BLIND_ENCODING};
+        f.s.call = (struct ep_call){.protocol = ep_str(rows[i].protocol),
+                                    .tool = ep_str(rows[i].tool),
+                                    .visible = rows[i].visible,
+                                    .blind = EP_BLIND_ENCODING};
         if (request(&f) != rows[i].step)
             fail_msg("row %zu: %s", i, rows[i].policy);
         if (rows[i].step == EP_REPLIED)
@@ -340,7 +354,8 @@ static void test_blind(void **state)
         ep_filter_policies.unload(&p->instance);
         p->instance.data = NULL;
     }
-    assert_int_equal(*ep_stats_cell(p->worker.stats, EP_METRIC_POLICY_BLIND, EP_LABELS(EP_STR("p"), EP_STR("encoding"))), 8);
+    assert_int_equal(
+        *ep_stats_cell(p->worker.stats, EP_METRIC_POLICY_BLIND, EP_LABELS(EP_STR("p"), EP_STR("encoding"))), 8);
 }
 
 static void test_batch_is_judged_call_by_call(void **state)
@@ -437,8 +452,9 @@ static void test_load_order_and_names(void **state)
     struct fake_stream f;
 
     play_file(p, "b.lua", "return require 'ephor.policy' { name = 'b', call = function(c) c:deny('b') end }");
-    play_file(p, "a.lua", "local u = require '_util' return require 'ephor.policy' { name = 'a', "
-                          "call = function(c) c:header('x-a', u.value) end }");
+    play_file(p, "a.lua",
+              "local u = require '_util' return require 'ephor.policy' { name = 'a', "
+              "call = function(c) c:header('x-a', u.value) end }");
     play_file(p, "_util.lua", "return { value = 'from util' }");
     play_file(p, "a_test.lua", "this is not even Lua");
     play_file(p, "notes.txt", "nor this");
@@ -463,11 +479,13 @@ static void test_environments_are_apart(void **state)
     struct ep_error err = {""};
     struct fake_stream f;
 
-    play_file(p, "a.lua", "string.find = nil leak = 1 require('ephor.json').decode = nil\n"
-                          "local m = getmetatable('') assert(m == false) math.floor = nil _G.pairs = nil\n"
-                          "return require 'ephor.policy' { name = 'a', call = function(c) assert(('x'):find('x')) end }");
-    play_file(p, "b.lua", "assert(string.find and not leak and require('ephor.json').decode and math.floor and pairs)\n"
-                          "return require 'ephor.policy' { name = 'b', call = function(c) assert(string.find('x', 'x')) end }");
+    play_file(p, "a.lua",
+              "string.find = nil leak = 1 require('ephor.json').decode = nil\n"
+              "local m = getmetatable('') assert(m == false) math.floor = nil _G.pairs = nil\n"
+              "return require 'ephor.policy' { name = 'a', call = function(c) assert(('x'):find('x')) end }");
+    play_file(p, "b.lua",
+              "assert(string.find and not leak and require('ephor.json').decode and math.floor and pairs)\n"
+              "return require 'ephor.policy' { name = 'b', call = function(c) assert(string.find('x', 'x')) end }");
     if (!play_load(p, &ep_filter_policies, NULL, &err))
         fail_msg("%s", err.text);
     stream_init(&f, p);
@@ -551,8 +569,9 @@ static void test_examples_pass_their_tests(void **state)
     assert_int_equal(ep_policy_test_main(2, good), 0);
     assert_int_equal(ep_policy_test_main(1, wrong), 2);
     play_file(p, "a.lua", HEAD "call = function(c) end }");
-    play_file(p, "a_test.lua", "local t = require 'ephor.test' t.policy 'p'\n"
-                               "t.case('x', function() t.denied(t.call {}) end)");
+    play_file(p, "a_test.lua",
+              "local t = require 'ephor.test' t.policy 'p'\n"
+              "t.case('x', function() t.denied(t.call {}) end)");
     assert_int_equal(ep_policy_test_main(2, bad), 1);
     play_file(p, "a_test.lua", "syntax error");
     assert_int_equal(ep_policy_test_main(2, bad), 1);

@@ -83,8 +83,9 @@ static void raises(struct play *p, const char *code, const char *error)
 {
     char text[2048];
 
-    snprintf(text, sizeof text, "local ok, e = pcall(function() %s end)\n"
-                                "if ok or not e:find([==[%s]==], 1, true) then error('got: ' .. tostring(e)) end",
+    snprintf(text, sizeof text,
+             "local ok, e = pcall(function() %s end)\n"
+             "if ok or not e:find([==[%s]==], 1, true) then error('got: ' .. tostring(e)) end",
              code, error);
     passes(p, text);
 }
@@ -149,7 +150,9 @@ static void test_handle(void **state)
     passes(p, "assert(h:body() == nil) local b = h:body(true) assert(b:length() == 0 and #b == 0)");
     passes(p, "assert(h:trailers() == nil and h:metadata():get('x') == nil)");
     passes(p, "for k in pairs(h:metadata()) do error('none') end");
-    passes(p, "assert(h:base64Escape('') == '' and h:base64Escape('foo') == 'Zm9v' and h:base64Escape('fo\\0') == 'Zm8A')");
+    passes(
+        p,
+        "assert(h:base64Escape('') == '' and h:base64Escape('foo') == 'Zm9v' and h:base64Escape('fo\\0') == 'Zm8A')");
     passes(p, "assert(h:base64Escape('f') == 'Zg==' and h:base64Escape('fo') == 'Zm8=')");
     passes(p, "local t = h:timestamp() assert(math.type(t) == 'integer' and t > 1.7e12)");
     passes(p, "assert(#h:timestampString() == 13 and #h:timestampString(EnvoyTimestampResolution.MICROSECOND) == 16)");
@@ -160,7 +163,8 @@ static void test_handle(void **state)
     raises(p, "h:httpCall('c', {}, '', 100)", "httpCall() is not in this version of ephor");
     raises(p, "for c in h:bodyChunks() do end", "bodyChunks() is not in this version of ephor");
     raises(p, "h:verifySignature()", "verifySignature() is not in this version of ephor");
-    passes(p, "h:logTrace('a') h:logDebug('a') h:logInfo('a') h:logWarn(5) h:headers():logInfo('x') h:clearRouteCache()");
+    passes(p,
+           "h:logTrace('a') h:logDebug('a') h:logInfo('a') h:logWarn(5) h:headers():logInfo('x') h:clearRouteCache()");
     passes(p, "assert(getmetatable(h) == false and getmetatable(h:headers()) == false)");
 }
 
@@ -245,11 +249,13 @@ static void test_respond(void **state)
     struct config c = {.on_error = 0};
     struct fake_stream f;
 
-    load_script(p, &c, "function envoy_on_request(h)\n"
-                       "pcall(function() h:respond({[':status'] = '302', location = '/login', ['Set-Cookie'] = {'a=1', 'b=2'},\n"
-                       "['x-n'] = 7, ['content-length'] = '999'}, 'go there') end)\n"
-                       "error('never here') end\n"
-                       "function envoy_on_response(h) error('nor here') end");
+    load_script(
+        p, &c,
+        "function envoy_on_request(h)\n"
+        "pcall(function() h:respond({[':status'] = '302', location = '/login', ['Set-Cookie'] = {'a=1', 'b=2'},\n"
+        "['x-n'] = 7, ['content-length'] = '999'}, 'go there') end)\n"
+        "error('never here') end\n"
+        "function envoy_on_response(h) error('nor here') end");
     stream_init(&f, p);
     assert_int_equal(request(&f, true), EP_REPLIED);
     assert_int_equal(p->reply_status, 302);
@@ -263,7 +269,9 @@ static void test_respond(void **state)
     assert_int_equal(decisions(p, "deny"), 1);
     stream_fini(&f);
 
-    load_script(p, &c, "function envoy_on_request(h) h:body() h:respond({[':status'] = 403, ['content-type'] = 'a/b'}, 'x') end");
+    load_script(
+        p, &c,
+        "function envoy_on_request(h) h:body() h:respond({[':status'] = 403, ['content-type'] = 'a/b'}, 'x') end");
     stream_init(&f, p);
     assert_int_equal(request(&f, false), EP_BUFFER);
     assert_int_equal(request_body(&f, "hello"), EP_REPLIED);
@@ -293,19 +301,20 @@ static void test_response(void **state)
     struct config c = {.on_error = 0};
     struct fake_stream f;
 
-    load_script(p, &c,
-                "local seen\n"
-                "function envoy_on_request(h) seen = h h:streamInfo():dynamicMetadata():set('me', 'k', 'v') end\n"
-                "function envoy_on_response(h)\n"
-                "assert(h ~= seen and h:headers():get(':status') == '200')\n"
-                "local ok, e = pcall(h.respond, h, {[':status'] = '200'})\n"
-                "assert(e:find('respond not currently supported in the response path', 1, true))\n"
-                "local ok, e = pcall(function() seen:headers():add('x', 'y') end)\n"
-                "assert(e:find('header map can no longer be modified', 1, true))\n"
-                "assert(seen:headers():get('x-tenant') == 'acme')\n"
-                "h:headers():replace(':status', 418) h:headers():add('x-k', h:streamInfo():dynamicMetadata():get('me').k)\n"
-                "h:body():setBytes('new')\n"
-                "end");
+    load_script(
+        p, &c,
+        "local seen\n"
+        "function envoy_on_request(h) seen = h h:streamInfo():dynamicMetadata():set('me', 'k', 'v') end\n"
+        "function envoy_on_response(h)\n"
+        "assert(h ~= seen and h:headers():get(':status') == '200')\n"
+        "local ok, e = pcall(h.respond, h, {[':status'] = '200'})\n"
+        "assert(e:find('respond not currently supported in the response path', 1, true))\n"
+        "local ok, e = pcall(function() seen:headers():add('x', 'y') end)\n"
+        "assert(e:find('header map can no longer be modified', 1, true))\n"
+        "assert(seen:headers():get('x-tenant') == 'acme')\n"
+        "h:headers():replace(':status', 418) h:headers():add('x-k', h:streamInfo():dynamicMetadata():get('me').k)\n"
+        "h:body():setBytes('new')\n"
+        "end");
     stream_init(&f, p);
     assert_int_equal(request(&f, true), EP_NEXT);
     ep_headers_add(&f.s.response.headers, EP_STR(":status"), EP_STR("200"));
@@ -340,8 +349,10 @@ static void test_errors(void **state)
 
     for (int allow = 0; allow < 2; allow++) {
         for (size_t i = 0; i < EP_COUNT(rows); i++) {
-            snprintf(text, sizeof text, "function envoy_on_request(h) h:headers():add('x-before', '1') %s end\n"
-                                        "function envoy_on_response(h) h:headers():add('x-after', '1') end", rows[i].code);
+            snprintf(text, sizeof text,
+                     "function envoy_on_request(h) h:headers():add('x-before', '1') %s end\n"
+                     "function envoy_on_response(h) h:headers():add('x-after', '1') end",
+                     rows[i].code);
             c.on_error = allow;
             load_script(p, &c, text);
             stream_init(&f, p);
@@ -365,17 +376,18 @@ static void test_script_keeps_what_it_should_not(void **state)
     struct config c = {.on_error = 0};
     struct fake_stream f, g;
 
-    load_script(p, &c, "local kept\n"
-                       "function envoy_on_request(h)\n"
-                       "if kept then\n"
-                       "  assert(kept.handle ~= h)\n"
-                       "  for _, name in ipairs {'handle', 'headers', 'info'} do\n"
-                       "    local ok, e = pcall(function() return kept[name]:logInfo('x') or kept.headers:get('x') end)\n"
-                       "    assert(not ok and e:find('object used outside of proper scope', 1, true), e)\n"
-                       "  end\n"
-                       "elseif h:headers():get('x-keep') then\n"
-                       "  kept = {handle = h, headers = h:headers(), info = h:streamInfo()}\n"
-                       "end end");
+    load_script(p, &c,
+                "local kept\n"
+                "function envoy_on_request(h)\n"
+                "if kept then\n"
+                "  assert(kept.handle ~= h)\n"
+                "  for _, name in ipairs {'handle', 'headers', 'info'} do\n"
+                "    local ok, e = pcall(function() return kept[name]:logInfo('x') or kept.headers:get('x') end)\n"
+                "    assert(not ok and e:find('object used outside of proper scope', 1, true), e)\n"
+                "  end\n"
+                "elseif h:headers():get('x-keep') then\n"
+                "  kept = {handle = h, headers = h:headers(), info = h:streamInfo()}\n"
+                "end end");
     stream_init(&f, p);
     stream_init(&g, p);
     ep_headers_add(&g.s.request.headers, EP_STR("x-keep"), EP_STR("1"));
@@ -395,9 +407,10 @@ static void test_streams_interleave(void **state)
     struct fake_stream f[40];
     char body[32];
 
-    load_script(p, &c, "function envoy_on_request(h)\n"
-                       "local n = h:headers():get('x-n') local b = h:body()\n"
-                       "assert(b:getBytes(0, b:length()) == 'body ' .. n) h:headers():add('x-done', n) end");
+    load_script(p, &c,
+                "function envoy_on_request(h)\n"
+                "local n = h:headers():get('x-n') local b = h:body()\n"
+                "assert(b:getBytes(0, b:length()) == 'body ' .. n) h:headers():add('x-done', n) end");
     for (int round = 0; round < 3; round++) {
         for (size_t i = 0; i < EP_COUNT(f); i++) {
             stream_init(&f[i], p);
@@ -422,9 +435,11 @@ static void test_lua51(void **state)
     passes(p, "local a, b = unpack({1, 2}) assert(a == 1 and b == 2 and table.getn({1, 2, 3}) == 3)");
     passes(p, "assert(math.pow(2, 10) == 1024 and tostring(10 / 2) == '5' and tostring(2.5) == '2.5')");
     passes(p, "assert(string.format('%d %s %d', 2.5, 4 / 2, 3.0) == '2 2 3' and ('%x'):format(255.0) == 'ff')");
-    passes(p, "assert(bit.band(0xff, 0x0f) == 15 and bit.bor(1, 2) == 3 and bit.bxor(3, 1) == 2 and bit.bnot(0) == -1)");
+    passes(p,
+           "assert(bit.band(0xff, 0x0f) == 15 and bit.bor(1, 2) == 3 and bit.bxor(3, 1) == 2 and bit.bnot(0) == -1)");
     passes(p, "assert(bit.lshift(1, 31) == -2147483648 and bit.rshift(-1, 28) == 15 and bit.arshift(-8, 1) == -4)");
-    passes(p, "assert(bit.tohex(0xdeadbeef) == 'deadbeef' and bit.tohex(1, 4) == '0001' and bit.tohex(0xab, -2) == 'AB')");
+    passes(p,
+           "assert(bit.tohex(0xdeadbeef) == 'deadbeef' and bit.tohex(1, 4) == '0001' and bit.tohex(0xab, -2) == 'AB')");
     passes(p, "assert(bit.rol(0x12345678, 12) == 0x45678123 and bit.bswap(0x12345678) == 0x78563412)");
     passes(p, "assert(bit.tobit(0xffffffff) == -1 and bit.tobit(2^40 + 1234) == 1234 and require('bit') == bit)");
     passes(p, "for w in string.gfind('a b', '%a') do assert(#w == 1) end");
