@@ -113,14 +113,14 @@ bool equal_folded(std::string_view key, std::string_view wanted)
     return at == key.size() && w == wanted.size();
 }
 
-bool looks_like_a_slot(level l, std::string_view key)
+const slot *looks_like(level l, std::string_view key)
 {
     const slots &s = slots_of[l];
 
     for (size_t i = 0; i < s.n; i++)
         if (s.v[i].guarded && equal_folded(key, s.v[i].key))
-            return true;
-    return false;
+            return &s.v[i];
+    return nullptr;
 }
 
 bool is_space(char c)
@@ -392,14 +392,15 @@ bool walk::object(ondemand::object o, level l, ep_scan_message *m, unsigned dept
             return false;
         s.keys.push_back(name);
         if (l != OTHER) {
-            const slot *x = slot_of(l, name);
+            const slot *x = slot_of(l, name), *like = x ? nullptr : looks_like(l, name);
 
             if (x) {
                 inside = x->inside;
                 if (x->offset != not_kept)
                     into = reinterpret_cast<ep_scan_value *>(reinterpret_cast<char *>(m) + x->offset);
-            } else if (looks_like_a_slot(l, name)) {
+            } else if (like) {
                 (l == MESSAGE ? m->ambiguous : m->ambiguous_params) = true;
+                m->ambiguous_method |= l == MESSAGE && (like->offset == AT(method) || like->offset == AT(jsonrpc));
             }
         }
         if (!value(field.value().value_unsafe(), inside, m, depth, into))

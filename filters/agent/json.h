@@ -46,7 +46,8 @@ struct ep_scan_message {
     struct ep_scan_value meta_version; /* params._meta["io.modelcontextprotocol/protocolVersion"] */
     struct ep_scan_value model, stream, messages, input, prompt;          /* language models */
     bool is_object;        /* an element of a batch may be anything */
-    bool ambiguous;        /* "Method" for "method" among the members of JSON-RPC … */
+    bool ambiguous;        /* "Params" for "params" among the members of JSON-RPC … */
+    bool ambiguous_method; /* … and it was "method" or "jsonrpc", which alone make a message of it */
     bool ambiguous_params; /* … or "Name" for "name" among the judged ones of params */
     struct ep_scan_message *next;
 };

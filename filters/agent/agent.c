@@ -1,0 +1,415 @@
+/* The filter `agent`: what is called.
+ *
+ * From the head alone it can tell gRPC, and guess the others; who posts JSON is asked for the whole body, which is scanned
+ * once (agent/json.h) and offered to the protocols. What can't be seen is said, not guessed: a body that is compressed,
+ * too large or of no known kind leaves the call `visible: headers` with the reason, and policies decide what to make of
+ * that. A decision is always by the body; headers that name the call are only compared with it. DESIGN.md section 9,
+ * AGENTS.md section 8. */
+#include "agent/agent.h"
+
+#include <stdlib.h>
+
+#include "authorize.h"
+#include "observe/json.h"
+
+struct agent {
+    struct ep_authorize authorize;
+    struct ep_scanner *scanner; /* made with the first body */
+};
+
+struct state {
+    struct ep_agent_head head;
+    const struct ep_agent_protocol *claimed; /* by the head; NULL: nobody */
+    struct ep_slab *slab;                    /* that the call's slices point into */
+    bool asked;                              /* for the whole body */
+};
+
+static const struct ep_agent_protocol *const protocols[] = {
+#define X(symbol) &ep_agent_##symbol,
+#include "agent/protocols.def"
+#undef X
+};
+
+static bool load(struct ep_filter_instance *i, struct ep_error *err)
+{
+    const struct ep_listener_config *c = i->chain->config;
+    struct agent *a = ep_calloc(1, sizeof *a);
+
+    ep_authorize_load(&a->authorize, i);
+    i->data = a;
+    if (a->authorize.n && !ep_chain_has(c, EP_STR("identity"))) {
+        free(a);
+        i->data = NULL;
+        return ep_error_set(err, "listener %.*s: authorize rules need the filter 'identity'", EP_STR_ARG(c->name));
+    }
+    return true;
+}
+
+static void unload(struct ep_filter_instance *i)
+{
+    struct agent *a = i->data;
+
+    if (a)
+        ep_scanner_free(a->scanner);
+    free(a);
+}
+
+/* --- the head --- */
+
+static struct ep_str target(struct ep_str path)
+{
+    ptrdiff_t query = ep_str_find(path, '?', 0);
+
+    if (query >= 0)
+        path.n = (size_t)query;
+    if (path.n > 1 && path.p[path.n - 1] == '/')
+        path.n--;
+    return path;
+}
+
+static void take_accept(struct ep_call *c, struct ep_agent_head *h, struct ep_str value)
+{
+    struct ep_str item;
+
+    c->wants_json |= ep_accepts(value, EP_STR("application/json"));
+    c->wants_sse |= ep_accepts(value, EP_STR("text/event-stream"));
+    while (ep_str_next(&value, ',', &item)) {
+        struct ep_str type = ep_media_type(item);
+        h->names_json |= ep_str_caseeq(type, EP_STR("application/json"));
+        h->names_sse |= ep_str_caseeq(type, EP_STR("text/event-stream"));
+    }
+}
+
+static void read_head(struct ep_stream *s, struct ep_agent_head *h)
+{
+    const struct ep_headers *t = &s->request.headers;
+    bool accept = false;
+
+    for (uint32_t i = 0; i < t->n; i++) {
+        struct ep_str value = t->v[i].value;
+        switch (t->v[i].id) {
+        case EP_HDR_METHOD:
+            h->method = value;
+            break;
+        case EP_HDR_PATH:
+            h->path = target(value);
+            break;
+        case EP_HDR_ACCEPT:
+            accept = true;
+            take_accept(&s->call, h, value);
+            break;
+        case EP_HDR_CONTENT_TYPE:
+            h->content_types_differ |= h->content_type.p && !ep_str_eq(h->content_type, value);
+            h->content_type = value;
+            break;
+        case EP_HDR_CONTENT_ENCODING:
+            if (!ep_str_caseeq(ep_str_trim(value), EP_STR("identity")))
+                h->content_encoding = value;
+            break;
+        case EP_HDR_MCP_PROTOCOL_VERSION:
+            h->mcp_version = value;
+            break;
+        case EP_HDR_MCP_SESSION_ID:
+            h->mcp_session = value;
+            break;
+        case EP_HDR_MCP_METHOD:
+            h->mcp_method = value;
+            break;
+        case EP_HDR_MCP_NAME:
+            h->mcp_name = value;
+            break;
+        case EP_HDR_ANTHROPIC_VERSION:
+            h->anthropic_version = value;
+            break;
+        case EP_HDR_X_TENANT_ID:
+            s->call.tenant = value;
+            break;
+        case EP_HDR_X_SESSION_ID:
+            s->call.session = value;
+            break;
+        default:
+            break;
+        }
+    }
+    if (!accept)
+        s->call.wants_json = true;
+    h->post = ep_str_eq(h->method, EP_STR("POST"));
+}
+
+/* --- whether and how the body can be read --- */
+
+enum body_kind { BODY_OTHER, BODY_MAYBE_JSON, BODY_JSON };
+
+static enum body_kind kind_of(struct ep_str content_type)
+{
+    struct ep_str type = ep_media_type(content_type);
+
+    if (ep_str_caseeq(type, EP_STR("application/json")) || ep_str_caseeq(type, EP_STR("text/json")))
+        return BODY_JSON;
+    if (type.n > 5 && ep_str_caseeq(ep_str_n(type.p + type.n - 5, 5), EP_STR("+json")))
+        return BODY_JSON;
+    /* A server that doesn't look at the type would take JSON under these too. */
+    if (type.n == 0 || ep_str_caseeq(type, EP_STR("text/plain")))
+        return BODY_MAYBE_JSON;
+    return BODY_OTHER;
+}
+
+static bool charset_good(struct ep_str content_type)
+{
+    struct ep_str part;
+
+    ep_str_next(&content_type, ';', &part);
+    while (ep_str_next(&content_type, ';', &part)) {
+        if (!ep_str_casestarts(part, EP_STR("charset")))
+            continue;
+        ptrdiff_t equals = ep_str_find(part, '=', 0);
+        struct ep_str value = equals < 0 ? part : ep_str_trim(ep_str_n(part.p + equals + 1, part.n - (size_t)equals - 1));
+        if (value.n >= 2 && value.p[0] == '"' && value.p[value.n - 1] == '"')
+            value = ep_str_n(value.p + 1, value.n - 2);
+        if (!ep_str_caseeq(value, EP_STR("utf-8")) && !ep_str_caseeq(value, EP_STR("utf8")) &&
+            !ep_str_caseeq(value, EP_STR("us-ascii")))
+            return false;
+    }
+    return true;
+}
+
+/* Why the body won't be read; EP_BLIND_NOT: it will. */
+static enum ep_blind_reason unreadable(const struct ep_stream *s, const struct ep_agent_head *h)
+{
+    struct ep_str length = ep_headers_get_id(&s->request.headers, EP_HDR_CONTENT_LENGTH);
+    enum body_kind kind = kind_of(h->content_type);
+    uint64_t n;
+
+    if (s->tunnel || !h->post)
+        return EP_BLIND_STREAMED;
+    if (h->content_encoding.p)
+        return EP_BLIND_ENCODING;
+    if (kind == BODY_OTHER || h->content_types_differ || !charset_good(h->content_type))
+        return EP_BLIND_UNKNOWN;
+    if (ep_str_u64(length, &n))
+        return n > s->chain->config->max_body_bytes ? EP_BLIND_TOO_LARGE : EP_BLIND_NOT;
+    return kind == BODY_JSON ? EP_BLIND_NOT : EP_BLIND_STREAMED;
+}
+
+static enum ep_step judge(struct ep_stream *s)
+{
+    const struct agent *a = ep_filter_data(s);
+
+    return ep_authorize_check(s, &a->authorize, EP_AUTHORIZE_CALL) ? EP_NEXT : EP_REPLIED;
+}
+
+static enum ep_step blind(struct ep_stream *s, enum ep_visible visible, enum ep_blind_reason why)
+{
+    s->call.visible = visible;
+    s->call.blind = why;
+    return judge(s);
+}
+
+static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
+{
+    struct state *state = state_;
+    struct ep_agent_head *h = &state->head;
+    enum ep_agent_claim claim = EP_AGENT_NO;
+    enum ep_blind_reason why;
+
+    if (s->down->version == EP_HTTP_TCP) {
+        s->call.protocol = EP_STR("tcp");
+        return blind(s, EP_VISIBLE_NONE, EP_BLIND_UNKNOWN);
+    }
+    read_head(s, h);
+    h->end = end;
+    s->call.protocol = EP_STR("http");
+    s->call.method = h->method;
+    for (size_t i = 0; i < EP_COUNT(protocols) && !claim; i++) {
+        claim = protocols[i]->head(s, h);
+        if (claim)
+            state->claimed = protocols[i];
+    }
+    if (claim) {
+        s->protocol = &state->claimed->how;
+        s->call.protocol = ep_str(s->protocol->name);
+    }
+    if (claim == EP_AGENT_HEAD)
+        return judge(s);
+    if (end && !s->tunnel)
+        return blind(s, EP_VISIBLE_FULL, EP_BLIND_NOT);
+    why = unreadable(s, h);
+    if (why)
+        return blind(s, EP_VISIBLE_HEADERS, why);
+    s->call.visible = EP_VISIBLE_HEADERS; /* until it was read: a refusal on the way there knows no id */
+    s->call.blind = EP_BLIND_TOO_LARGE;
+    state->asked = true;
+    return EP_BUFFER;
+}
+
+/* --- the body --- */
+
+static void *from_arena(void *user, size_t n)
+{
+    return ep_arena_alloc(user, n);
+}
+
+/* The whole body with room behind it: where it lies, when it is one slice with room in its slab, else a copy. */
+static struct ep_str padded(struct ep_stream *s, struct state *state, struct ep_body *b)
+{
+    struct ep_slice *one = ep_body_front(b);
+    char *copy;
+    size_t n = 0;
+
+    if (b->count == 1 && one->slab &&
+        (size_t)(one->slab->data + one->slab->size - one->p) >= one->n + EP_SCAN_PADDING) {
+        state->slab = ep_slab_ref(one->slab);
+        return ep_slice_str(*one);
+    }
+    copy = ep_arena_alloc(&s->arena, b->bytes + EP_SCAN_PADDING);
+    for (uint32_t i = 0; i < b->count; i++) {
+        const struct ep_slice *slice = ep_body_at(b, i);
+        memcpy(copy + n, slice->p, slice->n);
+        n += slice->n;
+    }
+    memset(copy + n, 0, EP_SCAN_PADDING);
+    return ep_str_n(copy, n);
+}
+
+static struct ep_scanner *scanner_of(struct ep_stream *s)
+{
+    struct agent *a = ep_filter_data(s);
+
+    if (!a->scanner)
+        a->scanner = ep_scanner_new(ep_rng_u64(&s->worker->rng));
+    return a->scanner;
+}
+
+static enum ep_agent_verdict offer(struct ep_stream *s, struct state *state, const struct ep_scan *json)
+{
+    enum ep_agent_verdict v = EP_AGENT_NOT_MINE;
+
+    for (size_t i = 0; i < EP_COUNT(protocols) && v == EP_AGENT_NOT_MINE; i++) {
+        const struct ep_agent_protocol *p = protocols[i];
+        const struct ep_protocol *before = s->protocol;
+        if (!p->body)
+            continue;
+        s->protocol = &p->how; /* so that it refuses in its own form */
+        v = p->body(s, &state->head, json, p == state->claimed);
+        if (v == EP_AGENT_NOT_MINE)
+            s->protocol = before;
+        else
+            s->call.protocol = ep_str(p->how.name);
+    }
+    return v;
+}
+
+/* No message to us, but one to a parser that doesn't look at case. */
+static bool looks_like_a_call(const struct ep_scan *json)
+{
+    for (const struct ep_scan_message *m = json->first; m; m = m->next)
+        if (m->ambiguous_method)
+            return true;
+    return false;
+}
+
+/* Not JSON to the most lenient reader either (JSON5, or UTF-16 found by its zeros). */
+static bool is_plain_text(struct ep_str text)
+{
+    size_t at = text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+
+    while (at < text.n && ((unsigned char)text.p[at] <= ' ' || text.p[at] == '/'))
+        if (text.p[at++] == '\0')
+            return false;
+    return at < text.n && (unsigned char)text.p[at] < 0x80 && text.p[at] != '{' && text.p[at] != '[' &&
+           (at + 1 == text.n || text.p[at + 1] != '\0');
+}
+
+static enum ep_step request_body(struct ep_stream *s, void *state_, struct ep_body *b, bool end)
+{
+    struct state *state = state_;
+    enum ep_scan_result result;
+    struct ep_scan json;
+    struct ep_str text;
+
+    if (!state->asked || !end)
+        return EP_NEXT; /* bytes that pass, of a body that was not asked for */
+    state->asked = false;
+    s->call.visible = EP_VISIBLE_FULL;
+    s->call.blind = EP_BLIND_NOT;
+    if (b->bytes == 0)
+        return judge(s);
+    text = padded(s, state, b);
+    s->call.body = text;
+    if (!scanner_of(s))
+        return blind(s, EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN);
+    result = ep_scan_json(scanner_of(s), text.p, text.n, from_arena, &s->arena, &json);
+    if (result != EP_SCAN_OK) {
+        bool plain = !state->claimed && kind_of(state->head.content_type) == BODY_MAYBE_JSON && is_plain_text(text);
+        return plain ? judge(s) : blind(s, EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN);
+    }
+    switch (offer(s, state, &json)) {
+    case EP_AGENT_REFUSED:
+        return EP_REPLIED;
+    case EP_AGENT_MINE:
+        return judge(s);
+    case EP_AGENT_NOT_MINE:
+        break;
+    }
+    if (state->claimed) { /* a path like a model's; the body says that it is none */
+        s->protocol = &ep_protocol_http;
+        s->call.protocol = EP_STR("http");
+        s->call.method = state->head.method;
+    }
+    if (json.duplicate || looks_like_a_call(&json)) /* two readers would read two bodies */
+        return blind(s, EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN);
+    return judge(s);
+}
+
+static void finish(struct ep_stream *s, void *state_)
+{
+    struct state *state = state_;
+
+    (void)s;
+    if (state->slab)
+        ep_slab_unref(state->slab);
+    state->slab = NULL;
+}
+
+/* --- shared by the protocols --- */
+
+bool ep_agent_midstream_events(const struct ep_stream *s)
+{
+    const struct ep_headers *h = &s->response.headers;
+
+    return ep_str_caseeq(ep_media_type(ep_headers_get_id(h, EP_HDR_CONTENT_TYPE)), EP_STR("text/event-stream")) &&
+           !ep_headers_find_id(h, EP_HDR_CONTENT_ENCODING) && !ep_headers_find_id(h, EP_HDR_CONTENT_LENGTH);
+}
+
+void ep_agent_end_by_event(struct ep_stream *s, struct ep_str name, struct ep_str json)
+{
+    ep_stream_end_midway(s, ep_arena_printf(&s->arena, "\n\n%s%.*s%sdata: %.*s\n\n", name.n ? "event: " : "",
+                                            EP_STR_ARG(name), name.n ? "\n" : "", EP_STR_ARG(json)));
+}
+
+enum ep_agent_verdict ep_agent_bad_request(struct ep_stream *s, const char *code, struct ep_str reason, int jsonrpc_code)
+{
+    ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_BAD_REQUEST,
+                                             .policy = EP_STR("agent"),
+                                             .reason = reason,
+                                             .code = code,
+                                             .grpc_status = -1,
+                                             .jsonrpc_code = jsonrpc_code});
+    return EP_AGENT_REFUSED;
+}
+
+bool ep_agent_path_ends(struct ep_str path, struct ep_str suffix)
+{
+    return path.n >= suffix.n && ep_str_caseeq(ep_str_n(path.p + path.n - suffix.n, suffix.n), suffix);
+}
+
+const struct ep_filter ep_filter_agent = {
+    .name = "agent",
+    .help = "What is called: recognises MCP, gRPC and language models, and fills the call record for all that follow.",
+    .load = load,
+    .unload = unload,
+    .stream_size = sizeof(struct state),
+    .request_headers = request_headers,
+    .request_body = request_body,
+    .finish = finish,
+};

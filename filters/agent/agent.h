@@ -1,0 +1,75 @@
+/* What the filter `agent` and the protocols it knows share.
+ *
+ * A protocol is one file with one struct ep_agent_protocol: it looks at the head, at a parsed JSON body if there is one,
+ * fills the call record, and says how to refuse. What several need stands in this header. */
+#ifndef EP_AGENT_AGENT_H
+#define EP_AGENT_AGENT_H
+
+#include "agent/json.h"
+#include "filter/filter.h"
+#include "filter/refusal.h"
+
+/* What the protocols look at in a head, found in one pass over it. */
+struct ep_agent_head {
+    struct ep_str method, path; /* path without query and without one slash at its end */
+    struct ep_str content_type, content_encoding;
+    struct ep_str mcp_version, mcp_session, mcp_method, mcp_name, anthropic_version;
+    bool post, end;             /* end: nothing follows the head */
+    bool names_json, names_sse; /* Accept does, not by a wildcard: MCP asks for both */
+    bool content_types_differ;  /* two of them, and who knows which one the server takes */
+};
+
+enum ep_agent_claim {
+    EP_AGENT_NO,
+    EP_AGENT_HEAD, /* mine, and the head says all there is to see */
+    EP_AGENT_BODY, /* mine, and the body says the rest */
+};
+
+enum ep_agent_verdict { EP_AGENT_NOT_MINE, EP_AGENT_MINE, EP_AGENT_REFUSED };
+
+struct ep_agent_protocol {
+    struct ep_protocol how; /* first: stream->protocol points here */
+    enum ep_agent_claim (*head)(struct ep_stream *s, const struct ep_agent_head *h);
+    /* A JSON body that was read whole. `claimed`: the head was this protocol's. May refuse. NULL: not JSON. */
+    enum ep_agent_verdict (*body)(struct ep_stream *s, const struct ep_agent_head *h, const struct ep_scan *json,
+                                  bool claimed);
+};
+
+#define X(symbol) extern const struct ep_agent_protocol ep_agent_##symbol;
+#include "agent/protocols.def"
+#undef X
+
+static inline struct ep_str ep_agent_str(struct ep_scan_text t)
+{
+    return ep_str_n(t.p, t.n);
+}
+
+/* --- refusing, for the protocols --- */
+
+/* Whether the response under way is server-sent events that an event of ours can end. */
+bool ep_agent_midstream_events(const struct ep_stream *s);
+/* Ends it with one event; the blank line in front ends an event that was cut. `name` may be empty. */
+void ep_agent_end_by_event(struct ep_stream *s, struct ep_str name, struct ep_str json);
+
+/* A refusal of the form of a request: 400 in the protocol's own form. */
+enum ep_agent_verdict ep_agent_bad_request(struct ep_stream *s, const char *code, struct ep_str reason, int jsonrpc_code);
+
+/* Language models, OpenAI's and Anthropic's: the answer, with the body that `error` makes. */
+struct ep_json;
+void ep_agent_llm_answer(const struct ep_refusal *r, struct ep_str body, struct ep_str id_header, struct ep_str id,
+                         struct ep_arena *arena, struct ep_answer *out);
+/* The end of a path, at a border of a segment: "/v1/messages" of "/x/v1/messages". */
+bool ep_agent_path_ends(struct ep_str path, struct ep_str suffix);
+
+/* --- answers as values, for tests --- */
+void ep_mcp_answer(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena,
+                   struct ep_answer *out);
+struct ep_str ep_mcp_events(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision,
+                            struct ep_arena *arena);
+struct ep_str ep_grpc_message(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena);
+struct ep_str ep_openai_error(const struct ep_refusal *r, struct ep_arena *arena);
+struct ep_str ep_anthropic_error(const struct ep_refusal *r, struct ep_str id, struct ep_arena *arena);
+/* Undoes =?base64?…?= of an Mcp-Name; anything else is itself. False when it is broken. */
+bool ep_mcp_decode_header(struct ep_str value, struct ep_arena *arena, struct ep_str *out);
+
+#endif

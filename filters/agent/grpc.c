@@ -1,0 +1,83 @@
+/* gRPC: known by its content type, named by its path; refused by trailers alone, which every client takes as the status of
+ * the call. Messages are protobuf and not looked into: the call is `visible: headers`.
+ * Sources: gRPC over HTTP/2 (PROTOCOL-HTTP2), AGENTS.md section 6. */
+#include "agent/agent.h"
+
+#define MESSAGE_MAX 1024u
+
+/* "application/grpc", then nothing, "+proto" or ";…". application/grpc-web is another protocol. */
+static bool is_grpc(struct ep_str type)
+{
+    struct ep_str name = EP_STR("application/grpc");
+
+    return ep_str_casestarts(type, name) &&
+           (type.n == name.n || type.p[name.n] == '+' || type.p[name.n] == ';' || type.p[name.n] == ' ');
+}
+
+static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head *h)
+{
+    ptrdiff_t slash;
+
+    if (!h->post || !is_grpc(h->content_type))
+        return EP_AGENT_NO;
+    slash = h->path.n ? ep_str_find(h->path, '/', 1) : -1;
+    s->call.service = slash > 0 ? ep_str_n(h->path.p + 1, (size_t)slash - 1) : (struct ep_str){NULL, 0};
+    s->call.method = slash > 0 ? ep_str_n(h->path.p + slash + 1, h->path.n - (size_t)slash - 1) : h->path;
+    s->call.visible = EP_VISIBLE_HEADERS;
+    s->call.blind = EP_BLIND_UNKNOWN;
+    return EP_AGENT_HEAD;
+}
+
+/* Percent-encoded as the protocol asks: what is not printable ASCII, and % itself. */
+struct ep_str ep_grpc_message(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    struct ep_str text = ep_refusal_text(r, arena);
+    char *out;
+    size_t n = 0;
+
+    if (decision.n)
+        text = ep_arena_printf(arena, "%.*s [decision %.*s]", (int)EP_MIN(text.n, MESSAGE_MAX), text.p, EP_STR_ARG(decision));
+    out = ep_arena_alloc(arena, 3 * text.n + 1);
+    for (size_t i = 0; i < text.n; i++) {
+        unsigned char c = (unsigned char)text.p[i];
+        if (c >= 0x20 && c <= 0x7e && c != '%') {
+            out[n++] = (char)c;
+        } else {
+            out[n++] = '%';
+            out[n++] = hex[c >> 4];
+            out[n++] = hex[c & 15];
+        }
+    }
+    return ep_str_n(out, n);
+}
+
+static void refuse(struct ep_stream *s, const struct ep_refusal *r)
+{
+    ep_stream_reply_grpc(s, ep_refusal_grpc_status(r), ep_grpc_message(r, s->decision_id, &s->arena));
+}
+
+/* After messages: the trailers say how it ended; a message that was cut is dropped by the client. */
+static void refuse_midstream(struct ep_stream *s, const struct ep_refusal *r)
+{
+    struct ep_message *m = &s->response;
+    unsigned status = ep_refusal_grpc_status(r);
+
+    if (s->ending || m->end_given || ep_headers_find_id(&m->headers, EP_HDR_CONTENT_LENGTH))
+        return;
+    s->local_reply = s->request_done = true;
+    s->grpc_status = (int)status;
+    ep_body_fini(&m->body);
+    ep_headers_fini(&m->trailers);
+    ep_headers_init(&m->trailers, &s->arena);
+    ep_headers_append(&m->trailers, EP_HDR_GRPC_STATUS, EP_STR("grpc-status"), ep_arena_printf(&s->arena, "%u", status));
+    ep_headers_append(&m->trailers, EP_HDR_GRPC_MESSAGE, EP_STR("grpc-message"),
+                      ep_grpc_message(r, s->decision_id, &s->arena));
+    m->has_trailers = m->ended = m->end_given = true;
+    s->down->ops->trailers(s->down, &m->trailers);
+}
+
+const struct ep_agent_protocol ep_agent_grpc = {
+    .how = {.name = "grpc", .refuse = refuse, .refuse_midstream = refuse_midstream},
+    .head = head,
+};
