@@ -66,12 +66,8 @@ struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stre
     return (struct ep_str){NULL, 0};
 }
 
-/* "http" and "tcp" are what is left when nothing was recognised: of a body that wasn't seen they say nothing. */
-static bool recognised(const struct ep_call *c)
-{
-    return c->protocol.n && !ep_str_eq(c->protocol, EP_STR("http")) && !ep_str_eq(c->protocol, EP_STR("tcp"));
-}
-
+/* Of a body that wasn't read nothing is known for sure: a head that names a protocol, method or tool is a claim of the
+ * caller, and who decides by it can be walked around. */
 bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *c)
 {
     static const bool of_call[] = {
@@ -80,11 +76,7 @@ bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *c)
 #undef X
     };
 
-    if (!of_call[f] || c->visible == EP_VISIBLE_FULL)
-        return true;
-    if (!recognised(c))
-        return false;
-    return f == EP_POLICY_PROTOCOL || ep_policy_field_value(f, NULL, c).n > 0;
+    return c->visible == EP_VISIBLE_FULL || !of_call[f];
 }
 
 /* --- match --- */

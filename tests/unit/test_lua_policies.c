@@ -319,15 +319,16 @@ static void test_blind(void **state)
         {"match = {tool = 'shell'}", "", "", EP_VISIBLE_NONE, EP_REPLIED, "deny"},
         {"match = {protocol = 'mcp'}", "tcp", "", EP_VISIBLE_NONE, EP_REPLIED, "deny"},
         {"match = {protocol = 'mcp', path = '/other'}", "http", "", EP_VISIBLE_NONE, EP_NEXT, NULL},
-        {"match = {protocol = 'mcp'}", "grpc", "", EP_VISIBLE_HEADERS, EP_NEXT, NULL},
-        {"match = {tool = 'shell'}", "mcp", "search", EP_VISIBLE_HEADERS, EP_NEXT, NULL},
+        {"match = {protocol = 'mcp'}", "a2a", "", EP_VISIBLE_HEADERS, EP_REPLIED, "deny"}, /* so its head claims */
+        {"match = {protocol = 'mcp'}", "grpc", "", EP_VISIBLE_FULL, EP_NEXT, NULL},
+        {"match = {tool = 'shell'}", "mcp", "search", EP_VISIBLE_HEADERS, EP_REPLIED, "deny"},
         {"match = {tool = 'shell'}", "mcp", "", EP_VISIBLE_HEADERS, EP_REPLIED, "deny"},
         {"match = {tool = 'shell'}", "http", "", EP_VISIBLE_FULL, EP_NEXT, NULL},
         {"blind = 'allow', match = {tool = 'shell'}", "http", "", EP_VISIBLE_NONE, EP_NEXT, "allow"},
         {"blind = 'shadow', match = {tool = 'shell'}", "http", "", EP_VISIBLE_NONE, EP_NEXT, "shadow_deny"},
         {"mode = 'shadow', match = {tool = 'shell'}", "http", "", EP_VISIBLE_NONE, EP_NEXT, "shadow_deny"},
         {"needs = {'arguments'}, match = {protocol = 'mcp'}", "mcp", "x", EP_VISIBLE_HEADERS, EP_REPLIED, "deny"},
-        {"needs = {'path'}, match = {protocol = 'mcp'}", "mcp", "x", EP_VISIBLE_HEADERS, EP_NEXT, "allow"},
+        {"needs = {'path'}, match = {host = 'tools.*'}", "mcp", "x", EP_VISIBLE_HEADERS, EP_NEXT, "allow"},
         {"needs = {'arguments'}, match = {protocol = 'mcp'}", "mcp", "x", EP_VISIBLE_FULL, EP_NEXT, "allow"},
         {"match = {host = 'tools.*'}", "tcp", "", EP_VISIBLE_NONE, EP_NEXT, "allow"},
     };
@@ -355,7 +356,7 @@ static void test_blind(void **state)
         p->instance.data = NULL;
     }
     assert_int_equal(
-        *ep_stats_cell(p->worker.stats, EP_METRIC_POLICY_BLIND, EP_LABELS(EP_STR("p"), EP_STR("encoding"))), 8);
+        *ep_stats_cell(p->worker.stats, EP_METRIC_POLICY_BLIND, EP_LABELS(EP_STR("p"), EP_STR("encoding"))), 10);
 }
 
 static void test_batch_is_judged_call_by_call(void **state)
