@@ -345,6 +345,37 @@ static void test_session_cache_is_bounded(void **state)
     mesh_free(&p);
 }
 
+/* Workers share contexts: tickets, sessions and the pool of certificates must stand it (./dev test tsan). */
+static void *meet_often(void *arg)
+{
+    struct pair *p = arg;
+    uintptr_t good = 0;
+
+    for (int i = 0; i < 30; i++) {
+        struct meeting m = meet(p->client, p->server);
+        good += m.client->ready && m.server->ready && m.server->n_copy == 4 && m.s->peer_verified;
+        part(&m);
+        ep_tls_context_unref(ep_tls_context_ref(p->server));
+    }
+    return (void *)good;
+}
+
+static void test_threads(void **state)
+{
+    struct pair p = mesh();
+    pthread_t threads[3];
+
+    (void)state;
+    for (size_t i = 0; i < EP_COUNT(threads); i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, meet_often, &p), 0);
+    for (size_t i = 0; i < EP_COUNT(threads); i++) {
+        void *good;
+        assert_int_equal(pthread_join(threads[i], &good), 0);
+        assert_int_equal((uintptr_t)good, 30);
+    }
+    mesh_free(&p);
+}
+
 /* --- errors --- */
 
 static void test_not_tls(void **state)
@@ -454,6 +485,7 @@ int main(void)
         cmocka_unit_test(test_another_name_is_not_resumed),
         cmocka_unit_test(test_ticket_keys_rotate),
         cmocka_unit_test(test_session_cache_is_bounded),
+        cmocka_unit_test(test_threads),
         cmocka_unit_test(test_not_tls),
         cmocka_unit_test(test_endless_handshake),
         cmocka_unit_test(test_flipped_bits),
