@@ -8,10 +8,10 @@
 
 #include "net/listener.h"
 
-#define HEADER 16
+#define HEADER        16
 #define COMMAND_LOCAL 0x20
 #define COMMAND_PROXY 0x21
-#define STREAM 1
+#define STREAM        1
 
 static const unsigned char signature[12] = {0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a};
 

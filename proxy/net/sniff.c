@@ -11,9 +11,9 @@
 #define BLANKS_MAX 32
 
 #define RECORD_HANDSHAKE 22
-#define RECORD_HEADER 5
-#define RECORD_MAX (16384u + 256u)
-#define HELLO_MAX 65536u
+#define RECORD_HEADER    5
+#define RECORD_MAX       (16384u + 256u)
+#define HELLO_MAX        65536u
 
 static bool is_alpha(unsigned char c)
 {

@@ -2,19 +2,19 @@
  *
  * BoringSSL knows no socket: its BIO takes ciphertext from the slab that one recv filled, and appends what it makes to
  * conn->cipher, packed into slabs, which the end of the turn sends. Plain text is read into the worker's read slab,
- * right behind the ciphertext, so that a handler may keep slices of it as of any other bytes; when it kept none the room
- * is used again. On the way out the slices of conn->out are gathered into full records: small ones are copied together,
- * a large one is encrypted where it lies. */
+ * right behind the ciphertext, so that a handler may keep slices of it as of any other bytes; when it kept none the
+ * room is used again. On the way out the slices of conn->out are gathered into full records: small ones are copied
+ * together, a large one is encrypted where it lies. */
 #include "net/tls_private.h"
 
 #include <openssl/err.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define RECORD_MAX 16384u
-#define GATHER_BELOW 4096u             /* a slice from here on is encrypted in place */
+#define RECORD_MAX     16384u
+#define GATHER_BELOW   4096u /* a slice from here on is encrypted in place */
 #define PLAIN_ROOM_MIN 4096u
-#define HANDSHAKE_MAX (128u * 1024u)   /* bytes a peer may send before it is known */
+#define HANDSHAKE_MAX  (128u * 1024u) /* bytes a peer may send before it is known */
 
 void ep_conn_update_interest(struct ep_conn *c); /* conn.c */
 
@@ -71,13 +71,13 @@ static const struct {
     const char *text;
 } known_reasons[] = {
     {SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, "peer gave no certificate"},
-    {SSL_R_HTTP_REQUEST,                      "peer speaks plain HTTP"},
-    {SSL_R_HTTPS_PROXY_REQUEST,               "peer speaks plain HTTP"},
-    {SSL_R_WRONG_VERSION_NUMBER,              "peer does not speak TLS, or not a version we do"},
-    {SSL_R_UNSUPPORTED_PROTOCOL,              "peer speaks only versions of TLS that we don't"},
-    {SSL_R_NO_SHARED_CIPHER,                  "no cipher suite in common"},
-    {SSL_R_NO_SHARED_GROUP,                   "no key exchange group in common"},
-    {SSL_R_EXCESSIVE_MESSAGE_SIZE,            "a handshake message is too large"},
+    {SSL_R_HTTP_REQUEST, "peer speaks plain HTTP"},
+    {SSL_R_HTTPS_PROXY_REQUEST, "peer speaks plain HTTP"},
+    {SSL_R_WRONG_VERSION_NUMBER, "peer does not speak TLS, or not a version we do"},
+    {SSL_R_UNSUPPORTED_PROTOCOL, "peer speaks only versions of TLS that we don't"},
+    {SSL_R_NO_SHARED_CIPHER, "no cipher suite in common"},
+    {SSL_R_NO_SHARED_GROUP, "no key exchange group in common"},
+    {SSL_R_EXCESSIVE_MESSAGE_SIZE, "a handshake message is too large"},
 };
 
 /* Sets why from BoringSSL's queue of errors, unless a check of ours has said it better. Returns false. */
@@ -184,7 +184,8 @@ static void fill_info(struct ep_tls *t)
     info->cipher = ep_str(SSL_CIPHER_standard_name(SSL_get_current_cipher(t->ssl)));
     SSL_get0_alpn_selected(t->ssl, &alpn, &n_alpn);
     info->alpn = ep_str_n(alpn, n_alpn);
-    info->sni = t->context->server ? ep_str(SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name)) : ep_str(t->server_name);
+    info->sni =
+        t->context->server ? ep_str(SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name)) : ep_str(t->server_name);
     info->resumed = SSL_session_reused(t->ssl);
     info->handshake_ns = ep_clock_ns() - t->started_ns;
 }
@@ -193,13 +194,14 @@ static void fill_info(struct ep_tls *t)
 static bool finished(struct ep_tls *t)
 {
     struct ep_conn *c = t->conn;
-    struct ep_tls_refusal why;
+    struct ep_tls_refusal why = {.alert = 0};
 
     fill_info(t);
     /* A resumed handshake shows no certificate and calls no check: the ticket holds what was shown then. */
     if (t->info.resumed && SSL_get0_peer_certificates(t->ssl) && !ep_tls_verify_peer(t, true, &why))
         return refuse(t, &why);
-    if (t->context->verify != EP_TLS_VERIFY_NONE && t->context->verify != EP_TLS_VERIFY_REQUEST && !t->info.peer_verified) {
+    if (t->context->verify != EP_TLS_VERIFY_NONE && t->context->verify != EP_TLS_VERIFY_REQUEST &&
+        !t->info.peer_verified) {
         snprintf(why.text, sizeof why.text, "peer gave no certificate");
         why.alert = SSL_AD_CERTIFICATE_UNKNOWN;
         return refuse(t, &why);
@@ -220,7 +222,8 @@ static bool handshake(struct ep_tls *t)
     if (SSL_get_error(t->ssl, ret) != SSL_ERROR_WANT_READ)
         return fail(t, "TLS handshake failed");
     if (t->handshake_bytes > HANDSHAKE_MAX) {
-        struct ep_tls_refusal why = {.text = "TLS handshake failed: the peer's part is too large", .alert = SSL_AD_DECODE_ERROR};
+        struct ep_tls_refusal why = {.text = "TLS handshake failed: the peer's part is too large",
+                                     .alert = SSL_AD_DECODE_ERROR};
         return refuse(t, &why);
     }
     return true;

@@ -14,8 +14,8 @@
 
 #include "net/tls_private.h"
 
-#define CHAIN_MAX 10
-#define CERT_LIST_MAX (64u * 1024u) /* bytes of a peer's chain */
+#define CHAIN_MAX       10
+#define CERT_LIST_MAX   (64u * 1024u) /* bytes of a peer's chain */
 #define SESSION_SECONDS 3600
 /* Of TLS 1.2; those of 1.3 are BoringSSL's own, which looks at the CPU too. */
 #define AES128 "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
@@ -79,7 +79,8 @@ static int no_password(char *buf, int size, int rwflag, void *u)
     return 0; /* an encrypted key is an error, not a question on a terminal */
 }
 
-static bool read_chain(struct ep_tls_context *c, struct ep_str pem, CRYPTO_BUFFER **chain, size_t *n, struct ep_error *err)
+static bool read_chain(struct ep_tls_context *c, struct ep_str pem, CRYPTO_BUFFER **chain, size_t *n,
+                       struct ep_error *err)
 {
     BIO *bio = pem_open(pem);
     unsigned char *der;
@@ -106,7 +107,7 @@ static bool read_chain(struct ep_tls_context *c, struct ep_str pem, CRYPTO_BUFFE
 static bool load_own(struct ep_tls_context *c, const struct ep_tls_options *o, struct ep_error *err)
 {
     CRYPTO_BUFFER *chain[CHAIN_MAX];
-    struct ep_tls_refusal why;
+    struct ep_tls_refusal why = {.alert = 0};
     EVP_PKEY *key = NULL;
     X509 *leaf = NULL;
     BIO *bio = NULL;
@@ -246,7 +247,7 @@ static int select_alpn(SSL *ssl, const uint8_t **out, uint8_t *out_len, const ui
 static enum ssl_verify_result_t on_verify(SSL *ssl, uint8_t *alert)
 {
     struct ep_tls *t = SSL_get_app_data(ssl);
-    struct ep_tls_refusal why;
+    struct ep_tls_refusal why = {.alert = 0};
 
     if (ep_tls_verify_peer(t, false, &why))
         return ssl_verify_ok;

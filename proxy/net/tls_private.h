@@ -30,9 +30,9 @@ struct ep_tls_tickets {
 };
 
 struct ep_tls_session {
-    char *peer;           /* server name and address; NULL: free */
+    char *peer; /* server name and address; NULL: free */
     SSL_SESSION *session;
-    uint64_t used;        /* of ep_tls_sessions.clock */
+    uint64_t used; /* of ep_tls_sessions.clock */
 };
 
 struct ep_tls_sessions {
@@ -52,7 +52,7 @@ struct ep_tls_context {
     char *trust_domain;
     char **peer_ids;
     size_t n_peer_ids;
-    unsigned char *alpn;      /* as on the wire */
+    unsigned char *alpn; /* as on the wire */
     size_t n_alpn;
     char *identity;
     int64_t expiry;
@@ -68,10 +68,10 @@ struct ep_tls {
     struct ep_slab *in_slab; /* during ep_tls_input */
     const unsigned char *in; /* ciphertext that BoringSSL has not taken yet */
     size_t n_in;
-    size_t handshake_bytes;  /* arrived before the handshake was done */
+    size_t handshake_bytes; /* arrived before the handshake was done */
     uint64_t started_ns;
-    char *peer_text;         /* what info.peer_* point into */
-    bool failed, explained;  /* explained: conn->error_text says why already */
+    char *peer_text;        /* what info.peer_* point into */
+    bool failed, explained; /* explained: conn->error_text says why already */
     bool closed_in, closed_out;
     struct ep_tls_info info;
 };

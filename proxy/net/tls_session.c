@@ -43,7 +43,8 @@ static void rotate(struct ep_tls_tickets *t, uint64_t now_ns)
     k->born_ns = EP_MAX(now_ns, 1u);
 }
 
-static bool use_key(const struct ep_tls_ticket_key *k, const uint8_t *iv, EVP_CIPHER_CTX *cipher, HMAC_CTX *mac, int encrypt)
+static bool use_key(const struct ep_tls_ticket_key *k, const uint8_t *iv, EVP_CIPHER_CTX *cipher, HMAC_CTX *mac,
+                    int encrypt)
 {
     return EVP_CipherInit_ex(cipher, EVP_aes_128_cbc(), NULL, k->cipher, iv, encrypt) &&
            HMAC_Init_ex(mac, k->mac, sizeof k->mac, EVP_sha256(), NULL);

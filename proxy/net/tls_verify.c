@@ -1,7 +1,7 @@
 /* Who the peer is, and whether that will do.
  *
- * In the mesh: the chain leads to our roots, the leaf is an X.509-SVID (exactly one URI SAN, a SPIFFE ID; not a CA), its
- * trust domain is ours and, for a server, its ID is one of those wanted. Outside: the chain, and the DNS name or IP
+ * In the mesh: the chain leads to our roots, the leaf is an X.509-SVID (exactly one URI SAN, a SPIFFE ID; not a CA),
+ * its trust domain is ours and, for a server, its ID is one of those wanted. Outside: the chain, and the DNS name or IP
  * address that was dialled. Certificates are parsed here and nowhere else, and let go at once: an open connection keeps
  * only their DER (shared by the pool of the context) and a few strings.
  * Sources: RFC 5280; SPIFFE-ID sections 2.1 to 2.3; X509-SVID sections 3 to 5. */
@@ -15,12 +15,13 @@
 
 #include "net/tls_private.h"
 
-#define ID_MAX 2048
-#define DOMAIN_MAX 255
-#define CHAIN_MAX 10
+#define ID_MAX      2048
+#define DOMAIN_MAX  255
+#define CHAIN_MAX   10
 #define SUBJECT_MAX 256
 
-static bool refuse(struct ep_tls_refusal *why, uint8_t alert, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static bool refuse(struct ep_tls_refusal *why, uint8_t alert, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 static bool refuse(struct ep_tls_refusal *why, uint8_t alert, const char *format, ...)
 {
@@ -97,7 +98,8 @@ char *ep_spiffe_of(X509 *certificate, struct ep_tls_refusal *why)
         n_uris++;
     }
     if (!names)
-        refuse(why, SSL_AD_BAD_CERTIFICATE, "certificate of peer has %s", critical == -1 ? "no SAN" : "a SAN that can't be read");
+        refuse(why, SSL_AD_BAD_CERTIFICATE, "certificate of peer has %s",
+               critical == -1 ? "no SAN" : "a SAN that can't be read");
     else if (n_uris != 1)
         refuse(why, SSL_AD_BAD_CERTIFICATE, "certificate of peer has %zu URI SANs, want one SPIFFE ID", n_uris);
     else if (!ep_spiffe_parse(id, &domain, &path))
@@ -163,7 +165,8 @@ static bool refuse_chain(struct ep_tls_refusal *why, X509_STORE_CTX *store)
     return refuse(why, (uint8_t)SSL_alert_from_verify_result(error), "certificate verify failed: %s", reason);
 }
 
-static bool verify_chain(const struct ep_tls_context *ctx, X509 *leaf, STACK_OF(X509) *chain, struct ep_tls_refusal *why)
+static bool verify_chain(const struct ep_tls_context *ctx, X509 *leaf, STACK_OF(X509) * chain,
+                         struct ep_tls_refusal *why)
 {
     X509_STORE_CTX *store = X509_STORE_CTX_new();
     bool good = false;
@@ -183,7 +186,7 @@ done:
     return good;
 }
 
-static bool verify_dates(STACK_OF(X509) *chain, struct ep_tls_refusal *why)
+static bool verify_dates(STACK_OF(X509) * chain, struct ep_tls_refusal *why)
 {
     for (size_t i = 0; i < sk_X509_num(chain); i++) {
         const X509 *x = sk_X509_value(chain, i);
@@ -199,7 +202,8 @@ static bool verify_name(X509 *leaf, const char *name, struct ep_tls_refusal *why
     bool is_ip, good;
 
     if (!name)
-        return refuse(why, SSL_AD_BAD_CERTIFICATE, "no name was given that the certificate of peer could be checked against");
+        return refuse(why, SSL_AD_BAD_CERTIFICATE,
+                      "no name was given that the certificate of peer could be checked against");
     is_ip = inet_pton(AF_INET, name, ip) == 1 || inet_pton(AF_INET6, name, ip) == 1;
     if (is_ip)
         good = X509_check_ip_asc(leaf, name, 0) == 1;
@@ -262,7 +266,7 @@ static void remember(struct ep_tls *t, X509 *leaf, const CRYPTO_BUFFER *der, con
     BIO_free(bio);
 }
 
-static bool parse_chain(const STACK_OF(CRYPTO_BUFFER) *given, STACK_OF(X509) *chain)
+static bool parse_chain(const STACK_OF(CRYPTO_BUFFER) * given, STACK_OF(X509) * chain)
 {
     for (size_t i = 0; i < sk_CRYPTO_BUFFER_num(given); i++) {
         X509 *x = i < CHAIN_MAX ? X509_parse_from_buffer(sk_CRYPTO_BUFFER_value(given, i)) : NULL;

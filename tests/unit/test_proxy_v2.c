@@ -10,7 +10,11 @@
 #include "net/net.h"
 
 #define SIGNATURE "\r\n\r\n\0\r\nQUIT\n"
-#define V4 "\x0a\x00\x00\x01" "\xc0\xa8\x00\x02" "\x04\xd2" "\x01\xbb"
+#define V4                                                                                                             \
+    "\x0a\x00\x00\x01"                                                                                                 \
+    "\xc0\xa8\x00\x02"                                                                                                 \
+    "\x04\xd2"                                                                                                         \
+    "\x01\xbb"
 #define V6                                                                                                             \
     "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01"                                                                       \
     "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x02"                                                                       \
@@ -22,21 +26,24 @@ static const struct {
     int want;
     const char *src, *dst; /* NULL: not filled */
 } cases[] = {
-#define CASE(literal, want, src, dst) {literal, sizeof(literal) - 1, want, src, dst}
+#define CASE(literal, want, src, dst)                                                                                  \
+    {                                                                                                                  \
+        literal, sizeof(literal) - 1, want, src, dst                                                                   \
+    }
     CASE(SIGNATURE "\x21\x11\x00\x0c" V4 "GET", 28, "10.0.0.1:1234", "192.168.0.2:443"),
     CASE(SIGNATURE "\x21\x11\x00\x10" V4 "\x04\x00\x01\x00", 32, "10.0.0.1:1234", "192.168.0.2:443"), /* with a TLV */
     CASE(SIGNATURE "\x21\x21\x00\x24" V6, 52, "[2001:db8::1]:1234", "[2001:db8::2]:443"),
-    CASE(SIGNATURE "\x20\x00\x00\x00", 16, NULL, NULL),                       /* LOCAL: a health check */
-    CASE(SIGNATURE "\x20\x11\x00\x0c" V4, 28, NULL, NULL),                    /* LOCAL: addresses are to be ignored */
-    CASE(SIGNATURE "\x21\x00\x00\x00", 16, NULL, NULL),                       /* UNSPEC */
-    CASE(SIGNATURE "\x21\x12\x00\x0c" V4, 28, NULL, NULL),                    /* datagrams */
-    CASE(SIGNATURE "\x21\x11\x00\x0b" V4, -1, NULL, NULL),                    /* too short for its family */
+    CASE(SIGNATURE "\x20\x00\x00\x00", 16, NULL, NULL),    /* LOCAL: a health check */
+    CASE(SIGNATURE "\x20\x11\x00\x0c" V4, 28, NULL, NULL), /* LOCAL: addresses are to be ignored */
+    CASE(SIGNATURE "\x21\x00\x00\x00", 16, NULL, NULL),    /* UNSPEC */
+    CASE(SIGNATURE "\x21\x12\x00\x0c" V4, 28, NULL, NULL), /* datagrams */
+    CASE(SIGNATURE "\x21\x11\x00\x0b" V4, -1, NULL, NULL), /* too short for its family */
     CASE(SIGNATURE "\x21\x21\x00\x0c" V4, -1, NULL, NULL),
-    CASE(SIGNATURE "\x11\x11\x00\x0c" V4, -1, NULL, NULL),                    /* version 1 */
-    CASE(SIGNATURE "\x22\x11\x00\x0c" V4, -1, NULL, NULL),                    /* unknown command */
-    CASE(SIGNATURE "\x21\x41\x00\x0c" V4, -1, NULL, NULL),                    /* unknown family */
-    CASE(SIGNATURE "\x21\x13\x00\x0c" V4, -1, NULL, NULL),                    /* unknown transport */
-    CASE("PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n", -1, NULL, NULL),             /* version 1 as text */
+    CASE(SIGNATURE "\x11\x11\x00\x0c" V4, -1, NULL, NULL),        /* version 1 */
+    CASE(SIGNATURE "\x22\x11\x00\x0c" V4, -1, NULL, NULL),        /* unknown command */
+    CASE(SIGNATURE "\x21\x41\x00\x0c" V4, -1, NULL, NULL),        /* unknown family */
+    CASE(SIGNATURE "\x21\x13\x00\x0c" V4, -1, NULL, NULL),        /* unknown transport */
+    CASE("PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n", -1, NULL, NULL), /* version 1 as text */
     CASE("GET / HTTP/1.1\r\n\r\n", -1, NULL, NULL),
     CASE("\r\n\r\n\0\r\nQUIX\n", -1, NULL, NULL),
 };

@@ -15,7 +15,10 @@ struct verdict {
     enum ep_sniff want;
 };
 
-#define V(literal, want_) {literal, sizeof(literal) - 1, EP_SNIFF_##want_}
+#define V(literal, want_)                                                                                              \
+    {                                                                                                                  \
+        literal, sizeof(literal) - 1, EP_SNIFF_##want_                                                                 \
+    }
 
 static const struct verdict verdicts[] = {
     V("", MORE),
@@ -261,12 +264,9 @@ static void test_bad_hellos(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_verdicts),
-        cmocka_unit_test(test_prefixes),
-        cmocka_unit_test(test_hello),
-        cmocka_unit_test(test_hello_without_extensions),
-        cmocka_unit_test(test_hello_in_pieces),
-        cmocka_unit_test(test_bad_hellos),
+        cmocka_unit_test(test_verdicts),        cmocka_unit_test(test_prefixes),
+        cmocka_unit_test(test_hello),           cmocka_unit_test(test_hello_without_extensions),
+        cmocka_unit_test(test_hello_in_pieces), cmocka_unit_test(test_bad_hellos),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

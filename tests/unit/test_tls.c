@@ -447,7 +447,8 @@ static void test_flipped_bits(void **state)
                 struct ep_slice *one = ep_body_front(&from->conn.cipher);
                 size_t n = one->n;
                 if (passed <= target && target < passed + n)
-                    one->slab->data[(size_t)(one->p - one->slab->data) + target - passed] ^= (unsigned char)(1u << (round % 8));
+                    one->slab->data[(size_t)(one->p - one->slab->data) + target - passed] ^=
+                        (unsigned char)(1u << (round % 8));
                 side_feed(to, one->p, n, 16384);
                 passed += n;
                 ep_body_drop(&from->conn.cipher, n);

@@ -29,8 +29,8 @@ static int teardown(void **state)
 }
 
 /* A client with this certificate (NULL: none) meets a server with that one. */
-static struct meeting meet_as(const struct identity *client, enum ep_tls_verify client_checks, const struct identity *server,
-                              enum ep_tls_verify server_checks, const char *name)
+static struct meeting meet_as(const struct identity *client, enum ep_tls_verify client_checks,
+                              const struct identity *server, enum ep_tls_verify server_checks, const char *name)
 {
     struct ep_tls_options c = options(false, client_checks, client, &ca);
     struct ep_tls_options s = options(true, server_checks, server, &ca);
@@ -48,16 +48,26 @@ static const struct {
     bool other; /* of another CA */
     const char *want, *alert;
 } bad[] = {
-    {"trust domain", {.san = "URI:spiffe://evil.test/ns/a/sa/client"}, false,
-     "certificate of peer has trust domain 'evil.test', want 'cluster.local'", "access denied"},
+    {"trust domain",
+     {.san = "URI:spiffe://evil.test/ns/a/sa/client"},
+     false,
+     "certificate of peer has trust domain 'evil.test', want 'cluster.local'",
+     "access denied"},
     {"two URIs", {.san = SPIFFE "client," SPIFFE "other"}, false, "has 2 URI SANs", "bad certificate"},
     {"no URI", {.san = "DNS:client.test"}, false, "has 0 URI SANs", "bad certificate"},
     {"no SAN", {.san = NULL}, false, "has no SAN", "bad certificate"},
     {"not SPIFFE", {.san = "URI:https://cluster.local/ns/a/sa/client"}, false, "is not a SPIFFE ID", "bad certificate"},
     {"query", {.san = SPIFFE "client?x=1"}, false, "is not a SPIFFE ID", "bad certificate"},
-    {"expired", {.san = SPIFFE "client", .from_seconds = -7200, .to_seconds = -60}, false, "certificate expired",
+    {"expired",
+     {.san = SPIFFE "client", .from_seconds = -7200, .to_seconds = -60},
+     false,
+     "certificate expired",
      "certificate expired"},
-    {"too early", {.san = SPIFFE "client", .from_seconds = 3600, .to_seconds = 7200}, false, "is good only from", "bad certificate"},
+    {"too early",
+     {.san = SPIFFE "client", .from_seconds = 3600, .to_seconds = 7200},
+     false,
+     "is good only from",
+     "bad certificate"},
     {"unknown CA", {.san = SPIFFE "client"}, true, "is not from a CA we trust", "unknown CA"},
     {"a CA", {.san = SPIFFE "client", .ca = true}, false, "that of a CA", "bad certificate"},
 };
@@ -199,7 +209,8 @@ static void test_peer_ids(void **state)
             expect_good(&m);
         } else {
             assert_true(m.client->failed);
-            expect_in(m.client->conn.error_text, "peer is 'spiffe://cluster.local/ns/a/sa/server', want 'spiffe://cluster.local/ns/b/");
+            expect_in(m.client->conn.error_text,
+                      "peer is 'spiffe://cluster.local/ns/a/sa/server', want 'spiffe://cluster.local/ns/b/");
         }
         part(&m);
         ep_tls_context_unref(cc);
@@ -239,7 +250,8 @@ static void test_names(void **state)
 /* A certificate that ends between the ticket and its use ends the identity with it. */
 static void test_resumed_with_an_expired_certificate(void **state)
 {
-    struct identity brief = make("brief", (struct wish){.san = SPIFFE "client", .from_seconds = -60, .to_seconds = 2}, &ca);
+    struct identity brief =
+        make("brief", (struct wish){.san = SPIFFE "client", .from_seconds = -60, .to_seconds = 2}, &ca);
     struct ep_tls_options c = options(false, EP_TLS_VERIFY_MESH, &brief, &ca);
     struct ep_tls_options s = options(true, EP_TLS_VERIFY_MESH, &server_id, &ca);
     struct ep_tls_context *cc = context(&c), *sc = context(&s);
@@ -334,13 +346,16 @@ static void test_context_errors(void **state)
     } cases[] = {
         {.certificate = "", .want = "certificate: none given"},
         {.certificate = "garbage", .want = "certificate: no CERTIFICATE block"},
-        {.certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", .want = "certificate: the first is not X.509"},
-        {.certificate = "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n", .want = "certificate: a PEM block"},
+        {.certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+         .want = "certificate: the first is not X.509"},
+        {.certificate = "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n",
+         .want = "certificate: a PEM block"},
         {.key = "", .want = "key: no private key"},
         {.key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", .want = "key: no private key"},
         {.roots = "", .want = "roots: none given"},
         {.roots = "garbage", .want = "roots: no CERTIFICATE block"},
-        {.roots = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", .want = "roots: a certificate can't be read"},
+        {.roots = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+         .want = "roots: a certificate can't be read"},
         {.trust_domain = "", .want = "trust_domain: is needed"},
         {.min_version = "1.1", .want = "min_version: '1.1' is neither"},
         {.verify = EP_TLS_VERIFY_NAME, .want = "verify: a server can't"},

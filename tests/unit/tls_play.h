@@ -33,8 +33,8 @@ struct identity {
 };
 
 struct wish {
-    const char *san;               /* as X509V3 text: "URI:spiffe://…,DNS:…"; NULL: none */
-    int from_seconds, to_seconds;  /* from now; 0 and 0: an hour ago to in an hour */
+    const char *san;              /* as X509V3 text: "URI:spiffe://…,DNS:…"; NULL: none */
+    int from_seconds, to_seconds; /* from now; 0 and 0: an hour ago to in an hour */
     bool ca;
 };
 
@@ -89,7 +89,8 @@ static inline struct identity make(const char *name, struct wish wish, const str
     X509_set_issuer_name(id.x, issuer ? X509_get_subject_name(issuer->x) : subject);
     X509_set_pubkey(id.x, id.key);
     add_extension(id.x, NID_basic_constraints, wish.ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
-    add_extension(id.x, NID_key_usage, wish.ca ? "critical,keyCertSign,cRLSign,digitalSignature" : "critical,digitalSignature");
+    add_extension(id.x, NID_key_usage,
+                  wish.ca ? "critical,keyCertSign,cRLSign,digitalSignature" : "critical,digitalSignature");
     if (!wish.ca)
         add_extension(id.x, NID_ext_key_usage, "serverAuth,clientAuth");
     if (wish.san)
@@ -141,8 +142,8 @@ static inline struct ep_tls_context *context(const struct ep_tls_options *o)
 struct side {
     struct ep_worker worker;
     struct ep_conn conn;
-    struct ep_body kept;        /* slices of what came, by reference */
-    unsigned char *copy;        /* and a copy of it, to compare */
+    struct ep_body kept; /* slices of what came, by reference */
+    unsigned char *copy; /* and a copy of it, to compare */
     size_t n_copy;
     unsigned ready, eof, data;
     bool failed, close_on_data;
@@ -313,7 +314,8 @@ struct meeting {
     const struct ep_tls_info *c, *s;
 };
 
-static inline struct meeting meet_by(struct ep_tls_context *client, struct ep_tls_context *server, const char *name, size_t piece)
+static inline struct meeting meet_by(struct ep_tls_context *client, struct ep_tls_context *server, const char *name,
+                                     size_t piece)
 {
     struct meeting m = {.client = side_new(client, name), .server = side_new(server, NULL)};
 
