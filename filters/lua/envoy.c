@@ -62,8 +62,10 @@ static int log_at(lua_State *L)
     struct ep_str text = ep_lua_check_text(L, 2);
     enum ep_log_level level = (enum ep_log_level)lua_tointeger(L, lua_upvalueindex(1));
 
-    if (EP_LOG_ON(level))
-        ep_log(level, "lua", "script log: %.*s", (int)EP_MIN(text.n, 4096u), text.p);
+    if (!EP_LOG_ON(level))
+        return 0;
+    ep_lua_charge(L, EP_LUA_LOG_COST);
+    ep_log(level, "lua", "script log: %.*s", (int)EP_MIN(text.n, 4096u), text.p);
     return 0;
 }
 
@@ -366,6 +368,7 @@ static int body_set_bytes(lua_State *L)
 
     if (given.n > 16u << 20)
         return luaL_error(L, "a body has at most 16 MiB");
+    ep_lua_charge(L, given.n / 64); /* copied to where the allocator doesn't count */
     h->body = ep_arena_str(&h->s->arena, given);
     if (h->request)
         ep_stream_set_request_body(h->s, h->body);

@@ -84,7 +84,7 @@ static int headers_get_num_values(lua_State *L)
 }
 
 /* True when the header may be set to this value by a script; false when it is ephor's own; raises when it is bad. */
-static bool check_settable(lua_State *L, struct ep_str name, struct ep_str value)
+static bool check_settable(lua_State *L, const struct access *a, struct ep_str name, struct ep_str value)
 {
     static const char *const own[] = {"connection", "content-length", "keep-alive",       "te",
                                       "trailer",    "upgrade",        "proxy-connection", "transfer-encoding"};
@@ -96,11 +96,14 @@ static bool check_settable(lua_State *L, struct ep_str name, struct ep_str value
     for (size_t i = 0; i < EP_COUNT(own); i++)
         if (ep_str_eq(name, ep_str(own[i])))
             return false;
+    if (a->table->n >= EP_HEADERS_MAX_COUNT * 2)
+        luaL_error(L, "too many headers");
     return true;
 }
 
-static void changed(const struct access *a)
+static void changed(lua_State *L, const struct access *a)
 {
+    ep_lua_charge(L, 10 + lua_rawlen(L, 3) / 16); /* copied to where the allocator doesn't count */
     if (a->h->request && !a->trailers)
         ep_stream_clear_route(a->h->s);
 }
@@ -136,12 +139,10 @@ static int headers_add(lua_State *L)
 
     if (name.p[0] == ':') {
         replace_pseudo(L, &a, name, value); /* there can be only one */
-    } else if (check_settable(L, name, value)) {
-        if (a.table->n >= EP_HEADERS_MAX_COUNT * 2)
-            return luaL_error(L, "too many headers");
+    } else if (check_settable(L, &a, name, value)) {
         ep_headers_add(a.table, name, value);
     }
-    changed(&a);
+    changed(L, &a);
     return 0;
 }
 
@@ -153,9 +154,9 @@ static int headers_replace(lua_State *L)
 
     if (name.p[0] == ':')
         replace_pseudo(L, &a, name, value);
-    else if (check_settable(L, name, value))
+    else if (check_settable(L, &a, name, value))
         ep_headers_set(a.table, name, value);
-    changed(&a);
+    changed(L, &a);
     return 0;
 }
 
@@ -168,7 +169,7 @@ static int headers_remove(lua_State *L)
     if (name.p[0] == ':')
         return luaL_error(L, "'%s' can't be removed", lua_tostring(L, 2));
     ep_headers_remove(a.table, name);
-    changed(&a);
+    changed(L, &a);
     return 0;
 }
 

@@ -156,7 +156,9 @@ static int dynamic_set(lua_State *L)
     struct ep_str value = ep_lua_check_str(L, -1);
     if (space.n + key.n > 512 || value.n > 64u * 1024)
         return luaL_error(L, "dynamicMetadata: a name has at most 512 bytes, a value at most 64 KiB");
-    ep_stream_tag(h->s, space, key, value);
+    ep_lua_charge(L, EP_TAGS_MAX / 4 + value.n / 16);
+    if (!ep_stream_tag(h->s, space, key, value))
+        return luaL_error(L, "dynamicMetadata: a stream has at most %d entries", (int)EP_TAGS_MAX);
     return 0;
 }
 

@@ -25,6 +25,7 @@
 #define EP_LUA_STATE_BYTES_MAX ((size_t)64 << 20) /* of one worker's state, all scripts together */
 #define EP_LUA_FILE_BYTES_MAX  ((size_t)1 << 20)
 #define EP_LUA_IDLE_THREADS    64
+#define EP_LUA_LOG_COST        1000 /* instructions: a line that is written */
 
 struct ep_lua_budget {
     uint64_t instructions;

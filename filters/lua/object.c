@@ -37,18 +37,22 @@ const struct ep_tag *ep_stream_tag_find(const struct ep_stream *s, struct ep_str
     return NULL;
 }
 
-void ep_stream_tag(struct ep_stream *s, struct ep_str space, struct ep_str key, struct ep_str value)
+bool ep_stream_tag(struct ep_stream *s, struct ep_str space, struct ep_str key, struct ep_str value)
 {
     struct ep_tag **end = &s->tags;
+    unsigned n = 0;
 
-    while (*end && !(ep_str_eq((*end)->key, key) && ep_str_eq((*end)->space, space)))
+    for (; *end && !(ep_str_eq((*end)->key, key) && ep_str_eq((*end)->space, space)); n++)
         end = &(*end)->next;
     if (!*end) {
+        if (n == EP_TAGS_MAX)
+            return false;
         *end = EP_ARENA_NEW(&s->arena, struct ep_tag);
         (*end)->space = ep_arena_str(&s->arena, space);
         (*end)->key = ep_arena_str(&s->arena, key);
     }
     (*end)->value = ep_arena_str(&s->arena, value);
+    return true;
 }
 
 /* --- methods --- */
@@ -80,6 +84,7 @@ static int deny(lua_State *L)
     struct ep_policy_object *o = check(L);
     struct ep_str reason = lua_isnoneornil(L, 2) ? EP_STR("denied by policy") : ep_lua_check_text(L, 2);
 
+    ep_lua_charge(L, 20);
     o->denied = true;
     reason.n = EP_MIN(reason.n, 512u);
     o->reason = ep_arena_str(&o->s->arena, reason);
@@ -141,6 +146,9 @@ static int header(lua_State *L)
     struct ep_str value = ep_lua_check_text(L, 3);
     if (!ep_header_value_valid(value))
         return luaL_error(L, "the value of '%s' has a control character", lua_tostring(L, 2));
+    ep_lua_charge(L, value.n / 16 + 10); /* it is copied to where the allocator doesn't count */
+    if (h->n >= EP_HEADERS_MAX_COUNT * 2)
+        return luaL_error(L, "too many headers");
     if (!o->shadow)
         ep_headers_set(h, name, value);
     return 0;
@@ -156,8 +164,9 @@ static int tag(lua_State *L)
     struct ep_str value = ep_lua_check_str(L, -1);
     if (key.n > 64 || value.n > 1024)
         return luaL_error(L, "a tag has a key of at most 64 bytes and a value of at most 1 KiB");
-    if (!o->shadow)
-        ep_stream_tag(o->s, EP_STR("ephor.tags"), key, value);
+    ep_lua_charge(L, EP_TAGS_MAX / 4 + value.n / 16);
+    if (!o->shadow && !ep_stream_tag(o->s, EP_STR("ephor.tags"), key, value))
+        return luaL_error(L, "a stream has at most %d tags", (int)EP_TAGS_MAX);
     return 0;
 }
 
@@ -166,6 +175,7 @@ static int say(lua_State *L)
     struct ep_policy_object *o = check(L);
 
     luaL_tolstring(L, 2, NULL);
+    ep_lua_charge(L, EP_LUA_LOG_COST);
     ep_info("policy", "%.*s: %.512s", EP_STR_ARG(o->policy->name), lua_tostring(L, -1));
     return 0;
 }

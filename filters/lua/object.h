@@ -31,8 +31,9 @@ int ep_policy_define(lua_State *L);
 /* policy_test.c: pushes what lua/ephor/test.lua needs. */
 int ep_policy_test_native(lua_State *L);
 
-/* The stream's tag of that name, set or replaced; value is JSON. All copied into the arena. */
-void ep_stream_tag(struct ep_stream *s, struct ep_str space, struct ep_str key, struct ep_str value);
+#define EP_TAGS_MAX 128u
+/* The stream's tag of that name, set or replaced; value is JSON. All copied into the arena. False: it has too many. */
+bool ep_stream_tag(struct ep_stream *s, struct ep_str space, struct ep_str key, struct ep_str value);
 const struct ep_tag *ep_stream_tag_find(const struct ep_stream *s, struct ep_str space, struct ep_str key);
 
 #endif

@@ -154,8 +154,10 @@ static void add_pattern(lua_State *L, struct ep_policy_set *set, struct ep_polic
     struct ep_str s = ep_lua_check_str(L, -1);
     if (s.n == 0 || s.n > 256)
         bad(L, "policy: a pattern of match.%s must have 1 to 256 bytes", field);
-    r->v[r->n++] = (struct ep_policy_pattern){.text = ep_arena_str(&set->arena, s),
-                                              .glob = memchr(s.p, '*', s.n) || memchr(s.p, '?', s.n)};
+    s = ep_arena_str(&set->arena, s);
+    for (size_t i = 0; r->field == EP_POLICY_HOST && i < s.n; i++)
+        ((char *)(uintptr_t)s.p)[i] = ep_lower(s.p[i]); /* our own copy */
+    r->v[r->n++] = (struct ep_policy_pattern){.text = s, .glob = memchr(s.p, '*', s.n) || memchr(s.p, '?', s.n)};
 }
 
 static void read_match(lua_State *L, struct ep_policy_set *set, struct ep_policy *p)

@@ -258,7 +258,8 @@ static int print(lua_State *L)
         luaL_addvalue(&b);
     }
     luaL_pushresult(&b);
-    ep_info("lua", "print: %s", lua_tostring(L, -1));
+    ep_lua_charge(L, EP_LUA_LOG_COST);
+    ep_info("lua", "print: %.4096s", lua_tostring(L, -1));
     return 0;
 }
 

@@ -178,6 +178,7 @@ static void test_kept_object_is_of_the_call_at_hand(void **state)
 
 static void test_overruns(void **state)
 {
+    /* Each must end in time, by an overrun or an error. */
     static const char *const bodies[] = {
         "while true do end",
         "while true do pcall(function() while true do end end) end",
@@ -207,12 +208,16 @@ static void test_overruns(void **state)
         "local t = {} for i = 1, 1e5 do t[i] = 1e5 - i end table.sort(t)",
         "local s = ('x'):rep(500000) while true do s:upper() end",
         "local function f() return f() + 1 end f()",
-        "local function f() local a <close> = setmetatable({}, {__close = function() while true do end end}) error() "
-        "end f()",
+        "local a <close> = setmetatable({}, {__close = function() while true do end end}) error()",
         "error(setmetatable({}, {__tostring = function() while true do end end}))",
         "local s = ('[1,'):rep(70) require('ephor.json').decode(s)",
         "require('ephor.json').encode((function() local t = {} t.t = t return t end)())",
         "string.format('%99d', ('x'):rep(3e6))",
+        "local s = ('x'):rep(500000) while true do c:header('x-big', s) end",
+        "for i = 1, 1e9 do c:header('x-' .. i, i) end",
+        "for i = 1, 1e9 do c:tag('x-' .. i, i) end",
+        "while true do c:deny(('x'):rep(500)) end",
+        "while true do c:log('again') end",
     };
     struct play *p = *state;
     char text[512];
