@@ -369,7 +369,7 @@ static void finish(struct ep_stream *s)
 
     s->finished = true;
     if (!s->time.flushed)
-        s->time.flushed = w->now_ns;
+        s->time.flushed = ep_worker_clock(w); /* a head without a body: it leaves with this turn's flush */
     for (unsigned i = 0; i < c->n_filters; i++) {
         if (!(c->finish_mask & (1u << i)))
             continue;

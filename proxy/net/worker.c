@@ -156,6 +156,8 @@ void ep_worker_turn(struct ep_worker *w, bool wait)
         run_tasks(w);
         if (ep_list_empty(&w->flushes))
             break;
+        if (round == 0)
+            ep_worker_clock(w); /* what is sent now is sent later than what was read */
         ep_list_init(&batch);
         ep_list_splice(&batch, &w->flushes);
         for (struct ep_list *n; (n = ep_list_pop(&batch));)
