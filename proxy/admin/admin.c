@@ -1,179 +1,234 @@
-/* The admin server: see admin.h. */
+/* The two listeners and what every request passes: is there such a path, may this caller do that.
+ *
+ * A web page that someone in the pod looks at must not reach us: its requests carry a foreign Host when its name was
+ * rebound to our address, and an Origin when it posts. */
 #include "admin/admin.h"
 
+#include <arpa/inet.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "admin/private.h"
-#include "http/http.h"
 
-struct door { /* one address */
-    struct ep_listener listener; /* first */
+#define CONNECTIONS_MAX 256u
+#define BODY_MAX        (64u << 10) /* nothing takes one; what is sent is read and dropped */
+#define END_ROUNDS      64
+
+struct port {
+    struct ep_listener listener;
     struct ep_admin *admin;
-    bool metrics_only;
-    bool open;
+    bool metrics;
 };
 
 struct ep_admin {
     struct ep_server *server;
-    struct ep_worker *worker;
     struct ep_http_options http;
-    struct door doors[2];
+    struct port ports[2];
 };
-
-struct exchange {
-    struct ep_leg *leg;
-    struct door *door;
-    struct ep_arena arena;
-    struct ep_headers in, trailers, out;
-    struct ep_task task;
-    bool answered;
-};
-
-/* --- who may --- */
-
-static struct ep_str host_only(struct ep_str authority)
-{
-    ptrdiff_t end = authority.n && authority.p[0] == '[' ? ep_str_find(authority, ']', 0) : -1;
-    ptrdiff_t colon = ep_str_find(authority, ':', end > 0 ? (size_t)end : 0);
-
-    return colon >= 0 ? ep_str_n(authority.p, (size_t)colon) : authority;
-}
-
-static bool is_loopback(const struct ep_addr *a)
-{
-    struct ep_cidr v4, v6;
-
-    ep_cidr_parse(EP_STR("127.0.0.0/8"), &v4);
-    ep_cidr_parse(EP_STR("::1"), &v6);
-    return a->u.sa.sa_family == AF_UNIX || ep_cidr_contains(&v4, a) || ep_cidr_contains(&v6, a);
-}
-
-/* A page in a browser that had its own name resolve to us sends that name as Host. Addresses can't be rebound. */
-static bool host_allowed(struct ep_str authority)
-{
-    struct ep_str host = host_only(authority);
-    struct ep_cidr number;
-
-    if (host.n >= 2 && host.p[0] == '[')
-        host = ep_str_n(host.p + 1, host.n - 2);
-    return ep_str_caseeq(host, EP_STR("localhost")) || ep_cidr_parse(host, &number);
-}
-
-static bool may_change(const struct exchange *x)
-{
-    const struct ep_admin_config *config = &ep_server_config(x->door->admin->server)->admin;
-    struct ep_str given = ep_headers_get(&x->in, EP_STR("authorization"));
-
-    if (!config->token.n)
-        return x->leg->conn && is_loopback(&x->leg->conn->local);
-    return ep_str_casestarts(given, EP_STR("Bearer ")) &&
-           ep_str_equal_ct(ep_str_trim(ep_str_n(given.p + 7, given.n - 7)), config->token);
-}
 
 /* --- answering --- */
 
-static void send_answer(struct exchange *x, unsigned status, const char *type, struct ep_str body)
+void ep_admin_reply(struct ep_exchange *x, unsigned status, const char *content_type, struct ep_str body)
 {
-    struct ep_leg *l = x->leg;
-    bool none = l->head_request || body.n == 0;
+    struct ep_headers *h = &x->response;
+    struct ep_slab *slab;
+    char number[24];
+    bool head = ep_str_eq(x->method, EP_STR("HEAD"));
 
+    if (x->answered || x->leg->over)
+        return;
     x->answered = true;
-    ep_headers_init(&x->out, &x->arena);
-    ep_headers_append(&x->out, EP_HDR_STATUS, EP_STR(":status"), ep_arena_printf(&x->arena, "%03u", status));
-    ep_headers_add_id(&x->out, EP_HDR_CONTENT_TYPE, ep_str(type));
-    ep_headers_add_id(&x->out, EP_HDR_CONTENT_LENGTH, ep_arena_printf(&x->arena, "%zu", body.n));
-    ep_headers_add_id(&x->out, EP_HDR_CACHE_CONTROL, EP_STR("no-store"));
-    ep_headers_add(&x->out, EP_STR("x-content-type-options"), EP_STR("nosniff"));
-    l->ops->headers(l, &x->out, none);
-    if (none) {
-        ep_worker_defer(x->door->admin->worker, &x->task);
+    ep_headers_init(h, &x->arena);
+    snprintf(number, sizeof number, "%u", status);
+    ep_headers_add_id(h, EP_HDR_STATUS, ep_str(number));
+    ep_headers_add(h, EP_STR("content-type"), ep_str(content_type));
+    snprintf(number, sizeof number, "%zu", body.n);
+    ep_headers_add(h, EP_STR("content-length"), ep_str(number));
+    ep_headers_add(h, EP_STR("cache-control"), EP_STR("no-store"));
+    ep_headers_add(h, EP_STR("x-content-type-options"), EP_STR("nosniff"));
+    if (head || body.n == 0) {
+        x->leg->ops->headers(x->leg, h, true);
         return;
     }
-    struct ep_slab *slab = ep_slab_new_sized(&x->door->admin->worker->slabs, body.n);
+    x->leg->ops->headers(x->leg, h, false);
+    slab = ep_slab_new_sized(&ep_server_main(x->server)->slabs, body.n);
     memcpy(slab->data, body.p, body.n);
-    l->ops->data(l, (struct ep_slice){slab, slab->data, body.n}, true);
+    x->leg->ops->data(x->leg, (struct ep_slice){slab, slab->data, body.n}, true);
 }
 
-static void answer_error(struct exchange *x, unsigned status, const char *why)
+void ep_admin_reply_json(struct ep_exchange *x, unsigned status, struct ep_json *json)
 {
-    struct ep_json j;
+    ep_json_raw(json, EP_STR("\n"));
+    ep_admin_reply(x, status, "application/json", ep_json_text(json));
+    ep_json_fini(json);
+}
 
+void ep_admin_say(struct ep_exchange *x, unsigned status, const char *format, ...)
+{
+    struct ep_error text;
+    struct ep_json j;
+    va_list ap;
+
+    va_start(ap, format);
+    vsnprintf(text.text, sizeof text.text, format, ap);
+    va_end(ap);
     ep_json_init(&j);
     ep_json_object(&j);
-    ep_json_kstr(&j, "error", ep_str(why));
+    ep_json_kstr(&j, status < 400 ? "result" : "error", ep_str(text.text));
     ep_json_object_end(&j);
-    send_answer(x, status, "application/json", ep_json_text(&j));
-    ep_json_fini(&j);
+    ep_admin_reply_json(x, status, &j);
 }
 
-static void answer(struct exchange *x)
+struct ep_str ep_admin_query(const struct ep_exchange *x, const char *key)
 {
-    struct ep_str target = ep_headers_get_id(&x->in, EP_HDR_PATH), method = ep_headers_get_id(&x->in, EP_HDR_METHOD);
-    ptrdiff_t mark = ep_str_find(target, '?', 0);
-    struct ep_admin_call call = {
-        .server = x->door->admin->server,
-        .path = mark >= 0 ? ep_str_n(target.p, (size_t)mark) : target,
-        .query = mark >= 0 ? ep_str_n(target.p + mark + 1, target.n - (size_t)mark - 1) : (struct ep_str){NULL, 0},
-        .post = ep_str_eq(method, EP_STR("POST")),
-        .status = 200,
-        .type = "application/json",
-    };
-    const struct ep_endpoint_row *row = NULL;
+    struct ep_str rest = x->query, part, wanted = ep_str(key);
 
-    if (x->answered)
-        return;
-    if (!x->door->metrics_only && !host_allowed(ep_headers_get_id(&x->in, EP_HDR_AUTHORITY))) {
-        answer_error(x, 403, "the Host header names neither an address nor localhost");
+    while (ep_str_next(&rest, '&', &part))
+        if (part.n > wanted.n && part.p[wanted.n] == '=' && ep_str_starts(part, wanted))
+            return ep_str_n(part.p + wanted.n + 1, part.n - wanted.n - 1);
+    return (struct ep_str){NULL, 0};
+}
+
+/* --- who may --- */
+
+static bool loopback(const struct ep_addr *a)
+{
+    const struct sockaddr_in *four = (const struct sockaddr_in *)(const void *)&a->u;
+    const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)(const void *)&a->u;
+
+    switch (a->u.sa.sa_family) {
+    case AF_UNIX:
+        return true;
+    case AF_INET:
+        return (ntohl(four->sin_addr.s_addr) >> 24) == 127;
+    case AF_INET6:
+        return IN6_IS_ADDR_LOOPBACK(&six->sin6_addr) ||
+               (IN6_IS_ADDR_V4MAPPED(&six->sin6_addr) && six->sin6_addr.s6_addr[12] == 127);
+    default:
+        return false;
+    }
+}
+
+/* The Host must be a name that only this machine goes by, or the very address that was dialled. */
+static bool host_good(const struct ep_exchange *x)
+{
+    struct ep_str host = x->authority;
+    char local[INET6_ADDRSTRLEN + 2] = "";
+    const struct ep_addr *a = &x->leg->conn->local;
+    bool bracket = host.n && host.p[0] == '[';
+    ptrdiff_t colon = ep_str_find(host, ':', bracket ? (size_t)EP_MAX(ep_str_find(host, ']', 0), (ptrdiff_t)0) : 0);
+
+    if (colon >= 0)
+        host.n = (size_t)colon;
+    if (ep_str_caseeq(host, EP_STR("localhost")) || ep_str_eq(host, EP_STR("127.0.0.1")) || ep_str_eq(host, EP_STR("[::1]")))
+        return true;
+    if (a->u.sa.sa_family == AF_UNIX)
+        return true;
+    if (a->u.sa.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)&a->u)->sin_addr, local, sizeof local);
+    } else if (a->u.sa.sa_family == AF_INET6) {
+        char text[INET6_ADDRSTRLEN] = "";
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)&a->u)->sin6_addr, text, sizeof text);
+        snprintf(local, sizeof local, ep_str_starts(ep_str(text), EP_STR("::ffff:")) ? "%s" : "[%s]",
+                 ep_str_starts(ep_str(text), EP_STR("::ffff:")) ? text + 7 : text);
+    }
+    return local[0] && ep_str_eq(host, ep_str(local));
+}
+
+static bool may_change(struct ep_exchange *x)
+{
+    struct ep_str token = ep_server_config(x->server)->admin.token, given = x->authorization;
+
+    if (x->origin.p) {
+        ep_admin_say(x, 403, "a browser's page may change nothing here");
+        return false;
+    }
+    if (token.n) {
+        if (ep_str_casestarts(given, EP_STR("bearer ")) && ep_str_equal_ct(ep_str_n(given.p + 7, given.n - 7), token))
+            return true;
+        ep_admin_say(x, 401, "authorization: Bearer with the token of admin.token is needed");
+        return false;
+    }
+    if (loopback(&x->leg->conn->local))
+        return true;
+    ep_admin_say(x, 403, "without an admin.token changes are taken over loopback only");
+    return false;
+}
+
+static void answer(struct ep_exchange *x)
+{
+    bool read = ep_str_eq(x->method, EP_STR("GET")) || ep_str_eq(x->method, EP_STR("HEAD"));
+    const char *allowed = NULL;
+
+    if (!x->metrics && !host_good(x)) {
+        ep_admin_say(x, 421, "this Host is not ours");
         return;
     }
-    for (size_t i = 0; i < ep_admin_n_endpoints; i++)
-        if (ep_str_eq(call.path, ep_str(ep_admin_endpoints[i].path)) &&
-            (!x->door->metrics_only || ep_admin_endpoints[i].on_metrics))
-            row = &ep_admin_endpoints[i];
-    if (!row) {
-        answer_error(x, 404, "no such endpoint; GET / lists them");
+    for (size_t i = 0; i < ep_admin_endpoints_n; i++) {
+        const struct ep_endpoint_row *e = &ep_admin_endpoints[i];
+        bool changes = strcmp(e->method, "POST") == 0;
+        if (!ep_str_eq(x->path, ep_str(e->path)) || (x->metrics && !e->metrics))
+            continue;
+        allowed = e->method;
+        if (changes ? !ep_str_eq(x->method, EP_STR("POST")) : !read)
+            continue;
+        if (!changes || may_change(x))
+            e->answer(x);
         return;
     }
-    if (call.post ? !row->post : !row->get || !(ep_str_eq(method, EP_STR("GET")) || ep_str_eq(method, EP_STR("HEAD")))) {
-        answer_error(x, 405, row->post && !row->get ? "this changes something: use POST" : "use GET");
-        return;
-    }
-    if (call.post && !may_change(x)) {
-        answer_error(x, 403, "this changes something: it needs 'authorization: Bearer <admin.token>'");
-        return;
-    }
-    ep_json_init(&call.body);
-    row->handle(&call);
-    send_answer(x, call.status, call.type, ep_json_text(&call.body));
-    ep_json_fini(&call.body);
+    if (allowed)
+        ep_admin_say(x, 405, "this is for %s", allowed);
+    else
+        ep_admin_say(x, 404, "there is no such path; / lists them");
 }
 
 /* --- the leg --- */
 
+static void on_release(struct ep_task *t)
+{
+    struct ep_exchange *x = EP_CONTAINER(t, struct ep_exchange, release);
+
+    x->leg->ops->release(x->leg);
+    ep_headers_fini(&x->response);
+    ep_arena_fini(&x->arena);
+    free(x);
+}
+
+static void over(struct ep_leg *l)
+{
+    struct ep_exchange *x = l->owner;
+
+    ep_worker_defer(ep_server_main(x->server), &x->release);
+}
+
 static void on_headers(struct ep_leg *l, struct ep_headers *h, bool end)
 {
-    struct exchange *x = l->owner;
+    struct ep_exchange *x = l->owner;
+    struct ep_str path = ep_headers_get_id(h, EP_HDR_PATH);
+    ptrdiff_t mark = ep_str_find(path, '?', 0);
 
-    x->in = *h;
-    *h = (struct ep_headers){.arena = h->arena};
+    x->method = ep_headers_get_id(h, EP_HDR_METHOD);
+    x->path = mark < 0 ? path : ep_str_n(path.p, (size_t)mark);
+    x->query = mark < 0 ? (struct ep_str){NULL, 0} : ep_str_n(path.p + mark + 1, path.n - (size_t)mark - 1);
+    x->authority = ep_headers_get_id(h, EP_HDR_AUTHORITY);
+    x->authorization = ep_headers_get(h, EP_STR("authorization"));
+    x->origin = ep_headers_get(h, EP_STR("origin"));
     if (end)
         answer(x);
 }
 
 static void on_data(struct ep_leg *l, struct ep_slice s, bool end)
 {
-    l->ops->consumed(l, s.n); /* no endpoint reads a body */
+    l->ops->consumed(l, s.n);
     if (end)
         answer(l->owner);
 }
 
 static void on_trailers(struct ep_leg *l, struct ep_headers *h)
 {
-    struct exchange *x = l->owner;
-
-    x->trailers = *h;
-    *h = (struct ep_headers){.arena = h->arena};
-    answer(x);
+    (void)h;
+    answer(l->owner);
 }
 
 static void on_sent(struct ep_leg *l, size_t n)
@@ -181,71 +236,55 @@ static void on_sent(struct ep_leg *l, size_t n)
     (void)l, (void)n;
 }
 
-static void let_go(struct ep_leg *l)
-{
-    struct exchange *x = l->owner;
-
-    ep_worker_defer(x->door->admin->worker, &x->task);
-}
-
 static void on_reset(struct ep_leg *l, enum ep_reset why)
 {
     (void)why;
-    let_go(l);
+    over(l);
 }
 
-static const struct ep_leg_events events = {
+static const struct ep_leg_events leg_events = {
     .on_headers = on_headers,
     .on_data = on_data,
     .on_trailers = on_trailers,
     .on_sent = on_sent,
-    .on_message_sent = let_go,
+    .on_message_sent = over,
     .on_reset = on_reset,
 };
 
-static void on_task(struct ep_task *t)
-{
-    struct exchange *x = EP_CONTAINER(t, struct exchange, task);
-
-    x->leg->ops->release(x->leg);
-    ep_headers_fini(&x->in);
-    ep_headers_fini(&x->trailers);
-    ep_headers_fini(&x->out);
-    ep_arena_fini(&x->arena);
-    free(x);
-}
-
 static bool on_request(void *user, struct ep_leg *l)
 {
-    struct door *door = user;
-    struct exchange *x = ep_calloc(1, sizeof *x);
+    struct port *p = user;
+    struct ep_exchange *x = ep_calloc(1, sizeof *x);
 
+    x->admin = p->admin;
+    x->server = p->admin->server;
+    x->metrics = p->metrics;
     x->leg = l;
-    x->door = door;
-    ep_arena_init(&x->arena, &door->admin->worker->chunks);
-    ep_task_init(&x->task, on_task);
+    ep_arena_init(&x->arena, &ep_server_main(x->server)->chunks);
+    ep_task_init(&x->release, on_release);
+    l->events = &leg_events;
     l->owner = x;
-    l->events = &events;
     l->arena = &x->arena;
     return true;
 }
 
-static void on_bad_request(void *user, struct ep_conn *c, unsigned status, const char *reason)
+static void on_refused(void *user, struct ep_conn *c, unsigned status, const char *reason)
 {
-    (void)user, (void)c, (void)status, (void)reason;
+    (void)user, (void)c;
+    ep_debug("admin", "refused: %u %s", status, reason);
 }
 
-static void on_conn_closed(void *user, struct ep_conn *c, enum ep_close why)
+static void on_closed(void *user, struct ep_conn *c, enum ep_close why)
 {
-    struct door *door = user;
+    struct port *p = user;
 
     (void)c, (void)why;
-    door->listener.n_connections--;
+    p->listener.n_connections--;
 }
 
-static const struct ep_acceptor acceptor = {on_request, on_bad_request, on_conn_closed};
+static const struct ep_acceptor acceptor = {.on_request = on_request, .on_refused = on_refused, .on_closed = on_closed};
 
-/* --- the listener --- */
+/* --- the listeners --- */
 
 static struct ep_tls_context *no_tls(struct ep_listener *l, struct ep_conn *c, struct ep_str sni, struct ep_str alpn)
 {
@@ -253,82 +292,102 @@ static struct ep_tls_context *no_tls(struct ep_listener *l, struct ep_conn *c, s
     return NULL;
 }
 
-static bool plaintext(struct ep_listener *l, struct ep_conn *c)
+static bool plain(struct ep_listener *l, struct ep_conn *c)
 {
     (void)l, (void)c;
     return true;
 }
 
+static void not_http_closed(struct ep_conn *c, enum ep_close why)
+{
+    struct port *p = c->user;
+
+    (void)why;
+    p->listener.n_connections--;
+}
+
+static void drop_data(struct ep_conn *c, struct ep_slab *slab, const unsigned char *p, size_t n)
+{
+    (void)c, (void)slab, (void)p, (void)n;
+}
+
+static const struct ep_conn_handler not_http = {.name = "not-http", .on_data = drop_data, .on_closed = not_http_closed};
+
 static void on_protocol(struct ep_listener *l, struct ep_conn *c, enum ep_sniff what, struct ep_slab *slab,
                         const unsigned char *first, size_t n)
 {
-    struct door *door = (struct door *)l;
+    struct port *p = EP_CONTAINER(l, struct port, listener);
 
-    if (what == EP_SNIFF_H2)
-        ep_h2_serve(c, &door->admin->http, &acceptor, door, slab, first, n);
-    else /* bytes that are no HTTP get the codec's 400 */
-        ep_h1_serve(c, &door->admin->http, &acceptor, door, slab, first, n);
+    if (what == EP_SNIFF_HTTP1) {
+        ep_h1_serve(c, &p->admin->http, &acceptor, p, slab, first, n);
+        return;
+    }
+    ep_conn_set_handler(c, &not_http, p);
+    ep_conn_abort(c, EP_CLOSE_LOCAL, false);
 }
 
-static void on_refused(struct ep_listener *l, const char *reason)
+static void on_listener_refused(struct ep_listener *l, const char *reason)
 {
-    (void)l, (void)reason;
+    (void)l;
+    ep_debug("admin", "connection refused: %s", reason);
 }
 
 static const struct ep_listener_ops listener_ops = {
     .tls_context = no_tls,
-    .plaintext_allowed = plaintext,
+    .plaintext_allowed = plain,
     .on_protocol = on_protocol,
-    .on_refused = on_refused,
+    .on_refused = on_listener_refused,
 };
 
-static bool open_door(struct ep_admin *a, struct door *door, const struct ep_addr *bind, bool metrics_only, struct ep_error *err)
+static bool open_port(struct ep_admin *a, struct port *p, const struct ep_addr *bind, bool metrics, struct ep_error *err)
 {
     struct ep_listener_options o = {
         .bind = *bind,
-        .max_connections = 256,
+        .max_connections = CONNECTIONS_MAX,
         .sniff_timeout_ns = 10 * EP_S,
         .handshake_timeout_ns = 5 * EP_S,
     };
 
-    door->admin = a;
-    door->metrics_only = metrics_only;
-    if (!ep_listener_init(&door->listener, a->worker, &o, &listener_ops, door, -1, err))
-        return ep_error_prefix(err, metrics_only ? "admin.metrics" : "admin.bind");
-    return door->open = true;
+    p->admin = a;
+    p->metrics = metrics;
+    p->listener.fd = -1;
+    return ep_listener_init(&p->listener, ep_server_main(a->server), &o, &listener_ops, p, -1, err) ||
+           ep_error_prefix(err, metrics ? "admin.metrics" : "admin.bind");
 }
 
-struct ep_admin *ep_admin_new(struct ep_server *s, struct ep_error *err)
+struct ep_admin *ep_admin_new(struct ep_server *server, struct ep_error *err)
 {
-    const struct ep_admin_config *config = &ep_server_config(s)->admin;
+    const struct ep_admin_config *c = &ep_server_config(server)->admin;
     struct ep_admin *a = ep_calloc(1, sizeof *a);
 
-    a->server = s;
-    a->worker = ep_server_main(s);
+    a->server = server;
     ep_http_options_preset(&a->http);
-    a->http.max_streams = 32;
-    if (!open_door(a, &a->doors[0], &config->bind, false, err) || !open_door(a, &a->doors[1], &config->metrics, true, err)) {
+    a->ports[1].listener.fd = -1;
+    if (!open_port(a, &a->ports[0], &c->bind, false, err) || !open_port(a, &a->ports[1], &c->metrics, true, err)) {
         ep_admin_free(a);
         return NULL;
     }
+    if (!c->token.n && !loopback(&c->bind))
+        ep_warn("admin", "admin.bind is not on loopback and there is no admin.token: changes are refused from elsewhere");
     return a;
 }
 
 void ep_admin_free(struct ep_admin *a)
 {
-    for (size_t i = 0; a && i < EP_COUNT(a->doors); i++) {
-        if (!a->doors[i].open)
-            continue;
-        EP_LIST_FOREACH(n, &a->worker->conns) {
-            struct ep_conn *c = EP_CONTAINER(n, struct ep_conn, node);
-            if (c->user_listener == &a->doors[i].listener)
-                ep_conn_abort(c, EP_CLOSE_LOCAL, false);
-        }
-        ep_listener_stop(&a->doors[i].listener);
+    struct ep_worker *w;
+
+    if (!a)
+        return;
+    w = ep_server_main(a->server);
+    for (size_t i = 0; i < EP_COUNT(a->ports); i++)
+        if (a->ports[i].listener.fd >= 0)
+            ep_listener_stop(&a->ports[i].listener);
+    /* Everything that is connected to the main thread came through us. */
+    for (int round = 0; round < END_ROUNDS && !ep_list_empty(&w->conns); round++) {
+        EP_LIST_FOREACH(n, &w->conns)
+            ep_conn_abort(EP_CONTAINER(n, struct ep_conn, node), EP_CLOSE_LOCAL, false);
+        ep_worker_turn(w, false);
     }
-    if (a) { /* connections and exchanges refer to us: they end within two turns */
-        ep_worker_turn(a->worker, false);
-        ep_worker_turn(a->worker, false);
-    }
+    ep_worker_turn(w, false); /* releases */
     free(a);
 }

@@ -1,9 +1,7 @@
-/* admin: what ephor tells about itself over HTTP, and the few things that can be asked of it.
+/* admin: the admin server and the metrics server, HTTP/1.1 by our own codec on the main thread.
  *
- * Two listeners of the main thread's own worker, with our own codecs: `admin.bind` has every endpoint, `admin.metrics` only
- * those for Prometheus and the kubelet. What changes something is POST, and needs the token of the configuration, or a
- * loopback address where there is none. A Host header that names neither loopback nor our address is refused, so that
- * a page in a browser can't reach us by DNS rebinding. The endpoints are a table in endpoints.c. */
+ * Two binds. The admin one has everything, is on loopback unless told otherwise, and lets state be changed by POST alone,
+ * with the token where there is one; the metrics one has only what scrapers and probes ask for. DESIGN.md section 15. */
 #ifndef EP_ADMIN_ADMIN_H
 #define EP_ADMIN_ADMIN_H
 
@@ -11,8 +9,9 @@
 
 struct ep_admin;
 
-/* Binds both addresses of the configuration in force. NULL with err. The server must outlive it. */
-struct ep_admin *ep_admin_new(struct ep_server *s, struct ep_error *err);
-void ep_admin_free(struct ep_admin *a); /* before the main worker ends */
+/* Binds both. NULL with err. To be made before ep_server_start, so that /ready can say "not yet". */
+struct ep_admin *ep_admin_new(struct ep_server *server, struct ep_error *err);
+/* After ep_server_run and before ep_server_free. */
+void ep_admin_free(struct ep_admin *a);
 
 #endif

@@ -1,72 +1,83 @@
-/* The endpoints: one row each. */
+/* The table of endpoints and what each answers. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "admin/private.h"
 #include "filter/chain.h"
-#include "upstream/upstream.h"
+#include "lua/policy.h"
 
-/* A body that is no JSON: each piece as it stands. */
-static void put(struct ep_admin_call *c, struct ep_str s)
+#define ASK_NS EP_S
+
+static void ktime(struct ep_json *j, const char *key, uint64_t wall_ns)
 {
-    c->body.has_member = 0;
-    ep_json_raw(&c->body, s);
+    char text[32];
+
+    if (!wall_ns)
+        return;
+    int n = ep_time_rfc3339(wall_ns, text);
+    ep_json_kstr(j, key, ep_str_n(text, (size_t)n));
 }
 
-static void text(struct ep_admin_call *c, unsigned status, const char *z)
+static void ready(struct ep_exchange *x)
 {
-    c->status = status;
-    c->type = "text/plain; charset=utf-8";
-    put(c, ep_str(z));
+    struct ep_server_status s = ep_server_status(x->server);
+    const char *text = s.draining ? "draining\n" : s.ready ? "ready\n" : "starting\n";
+
+    ep_admin_reply(x, s.ready && !s.draining ? 200 : 503, "text/plain; charset=utf-8", ep_str(text));
 }
 
-static void ready(struct ep_admin_call *c)
+static void live(struct ep_exchange *x)
 {
-    struct ep_server_status s = ep_server_status(c->server);
-
-    text(c, s.ready && !s.draining ? 200 : 503, s.draining ? "draining\n" : s.ready ? "ready\n" : "starting\n");
+    ep_admin_reply(x, 200, "text/plain; charset=utf-8", EP_STR("live\n"));
 }
 
-static void live(struct ep_admin_call *c)
-{
-    text(c, 200, "live\n");
-}
-
-static void metrics(struct ep_admin_call *c)
+static void metrics(struct ep_exchange *x)
 {
     size_t n, length;
-    struct ep_stats *const *shards = ep_server_shards(c->server, &n);
-    char *all = ep_exposition(shards, n, &length);
+    struct ep_stats *const *shards = ep_server_shards(x->server, &n);
+    char *text = ep_exposition(shards, n, &length);
 
-    c->type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    put(c, ep_str_n(all, length));
-    free(all);
+    ep_admin_reply(x, 200, "application/openmetrics-text; version=1.0.0; charset=utf-8", ep_str_n(text, length));
+    free(text);
 }
 
-static void when(struct ep_json *j, const char *key, uint64_t wall_ns)
+static void config(struct ep_exchange *x)
 {
-    char out[32];
+    struct ep_server_status s = ep_server_status(x->server);
+    char *text = ep_config_print(ep_server_config(x->server), false);
+    struct ep_json j;
 
-    if (wall_ns)
-        ep_json_kstr(j, key, ep_str_n(out, (size_t)ep_time_rfc3339(wall_ns, out)));
+    ep_json_init(&j);
+    ep_json_object(&j);
+    ep_json_kuint(&j, "generation", s.generation);
+    ktime(&j, "accepted", s.accepted_wall_ns);
+    if (s.rejected) {
+        ep_json_key(&j, "rejected");
+        ep_json_object(&j);
+        ktime(&j, "time", s.rejected_wall_ns);
+        ep_json_kstr(&j, "error", ep_str(s.rejected));
+        ep_json_object_end(&j);
+    }
+    ep_json_kstr(&j, "configuration", ep_str(text));
+    ep_json_object_end(&j);
+    free(text);
+    ep_admin_reply_json(x, 200, &j);
 }
 
-static void config(struct ep_admin_call *c)
+static void ask(struct ep_exchange *x, void (*describe)(struct ep_worker *w, struct ep_json *out))
 {
-    struct ep_server_status s = ep_server_status(c->server);
-    struct ep_json *j = &c->body;
-    char *yaml = ep_config_print(ep_server_config(c->server), false);
+    struct ep_json j;
 
-    ep_json_object(j);
-    ep_json_kuint(j, "generation", s.generation);
-    ep_json_kuint(j, "workers", s.workers);
-    when(j, "started", s.started_wall_ns);
-    when(j, "accepted", s.accepted_wall_ns);
-    ep_json_key(j, "rejected");
-    ep_json_z(j, s.rejected);
-    when(j, "rejected_at", s.rejected_wall_ns);
-    ep_json_kstr(j, "config", ep_str(yaml));
-    ep_json_object_end(j);
-    free(yaml);
+    if (!ep_server_status(x->server).generation) {
+        ep_admin_say(x, 503, "starting");
+        return;
+    }
+    ep_json_init(&j);
+    ep_json_object(&j);
+    ep_json_key(&j, "workers");
+    ep_server_ask(x->server, describe, ASK_NS, &j);
+    ep_json_object_end(&j);
+    ep_admin_reply_json(x, 200, &j);
 }
 
 static void describe_clusters(struct ep_worker *w, struct ep_json *out)
@@ -78,219 +89,137 @@ static void describe_clusters(struct ep_worker *w, struct ep_json *out)
     ep_json_array_end(out);
 }
 
-static void clusters(struct ep_admin_call *c)
+static void clusters(struct ep_exchange *x)
 {
-    ep_server_ask(c->server, describe_clusters, EP_S, &c->body);
+    ask(x, describe_clusters);
 }
 
-static void describe_listeners(struct ep_worker *w, struct ep_json *out)
+static void listeners(struct ep_exchange *x)
 {
-    char addr[128];
+    ask(x, ep_serving_describe);
+}
 
-    ep_json_key(out, "listeners");
-    ep_json_array(out);
-    for (unsigned i = 0; w->view && i < w->view->n_chains; i++) {
-        const struct ep_chain *chain = w->view->chains[i];
-        ep_json_object(out);
-        ep_json_kstr(out, "name", chain->config->name);
-        ep_json_kstr(out, "bind", ep_str_n(addr, (size_t)ep_addr_format(&chain->config->bind, addr)));
-        ep_json_kstr(out, "direction", chain->direction == EP_INBOUND ? EP_STR("inbound") : EP_STR("outbound"));
-        ep_json_key(out, "filters");
-        ep_json_array(out);
-        for (unsigned f = 0; f < chain->n_filters; f++)
-            ep_json_z(out, chain->filters[f].filter->name);
-        ep_json_array_end(out);
-        ep_json_key(out, "routes");
-        ep_json_array(out);
-        for (unsigned r = 0; r < chain->n_routes; r++) {
-            ep_json_object(out);
-            ep_json_kstr(out, "name", chain->routes[r].name);
-            ep_json_kstr(out, "cluster", chain->routes[r].config->cluster);
-            ep_json_object_end(out);
-        }
-        ep_json_array_end(out);
-        ep_json_object_end(out);
+static void describe_policies(struct ep_worker *w, struct ep_json *out)
+{
+    ep_json_key(out, "policies");
+    ep_policies_json(w, out);
+}
+
+static void policies(struct ep_exchange *x)
+{
+    ask(x, describe_policies);
+}
+
+/* One object a series: its labels by name, and what was measured. */
+static void rows(struct ep_exchange *x, enum ep_metric m, const char *const *labels, size_t n_labels)
+{
+    size_t n, n_rows;
+    struct ep_stats *const *shards = ep_server_shards(x->server, &n);
+    struct ep_row *row = ep_stats_rows(shards, n, m, &n_rows);
+    struct ep_json j;
+
+    ep_json_init(&j);
+    ep_json_object(&j);
+    ep_json_key(&j, "rows");
+    ep_json_array(&j);
+    for (size_t i = 0; i < n_rows; i++) {
+        ep_json_object(&j);
+        for (size_t k = 0; k < n_labels; k++)
+            ep_json_kstr(&j, labels[k], row[i].labels[k]);
+        ep_json_kuint(&j, "count", row[i].count);
+        ep_json_kuint(&j, "p50_ns", row[i].p50_ns);
+        ep_json_kuint(&j, "p99_ns", row[i].p99_ns);
+        ep_json_kuint(&j, "max_ns", row[i].max_ns);
+        ep_json_kuint(&j, "sum_ns", row[i].sum_ns);
+        ep_json_object_end(&j);
     }
-    ep_json_array_end(out);
+    ep_json_array_end(&j);
+    ep_json_object_end(&j);
+    free(row);
+    ep_admin_reply_json(x, 200, &j);
 }
 
-static void listeners(struct ep_admin_call *c)
+static void hops(struct ep_exchange *x)
 {
-    ep_server_ask(c->server, describe_listeners, EP_S, &c->body);
+    static const char *const labels[] = {"direction", "source", "destination", "protocol", "stage"};
+
+    rows(x, EP_METRIC_HOP_DURATION, labels, EP_COUNT(labels));
 }
 
-static struct ep_str query_value(struct ep_str query, struct ep_str key)
+static void logging(struct ep_exchange *x)
 {
-    struct ep_str part;
+    struct ep_json j;
 
-    while (ep_str_next(&query, '&', &part)) {
-        ptrdiff_t eq = ep_str_find(part, '=', 0);
-        if (eq >= 0 && ep_str_eq(ep_str_n(part.p, (size_t)eq), key))
-            return ep_str_n(part.p + eq + 1, part.n - (size_t)eq - 1);
-    }
-    return (struct ep_str){NULL, 0};
+    ep_json_init(&j);
+    ep_json_object(&j);
+    ep_json_kstr(&j, "level", ep_str(ep_log_level_name(ep_log_get_level())));
+    ep_json_object_end(&j);
+    ep_admin_reply_json(x, 200, &j);
 }
 
-static void logging(struct ep_admin_call *c)
+static void set_logging(struct ep_exchange *x)
 {
-    struct ep_str given = query_value(c->query, EP_STR("level"));
-    enum ep_log_level level;
+    struct ep_str given = ep_admin_query(x, "level");
     char name[16] = "";
+    enum ep_log_level level;
 
-    if (c->post) {
-        if (given.n < sizeof name && given.n)
-            memcpy(name, given.p, given.n);
-        if (!ep_log_level_parse(name, &level)) {
-            c->status = 400;
-            ep_json_object(&c->body);
-            ep_json_kstr(&c->body, "error", EP_STR("level is one of trace, debug, info, warn, error, off"));
-            ep_json_object_end(&c->body);
-            return;
-        }
-        ep_log_set_level(level);
-        ep_info("admin", "the log's level is %s now", ep_log_level_name(level));
+    memcpy(name, given.p ? given.p : "", EP_MIN(given.n, sizeof name - 1));
+    if (!ep_log_level_parse(name, &level)) {
+        ep_admin_say(x, 400, "level is one of trace, debug, info, warn, error, off: POST /logging?level=debug");
+        return;
     }
-    ep_json_object(&c->body);
-    ep_json_kstr(&c->body, "level", ep_str(ep_log_level_name(ep_log_get_level())));
-    ep_json_object_end(&c->body);
+    ep_log_set_level(level);
+    logging(x);
 }
 
-static void result(struct ep_admin_call *c, bool good, const struct ep_error *err)
+static void drain(struct ep_exchange *x)
 {
-    c->status = good ? 200 : 409;
-    ep_json_object(&c->body);
-    ep_json_kbool(&c->body, "done", good);
-    if (!good)
-        ep_json_kstr(&c->body, "error", ep_str(err->text));
-    ep_json_kuint(&c->body, "generation", ep_server_status(c->server).generation);
-    ep_json_object_end(&c->body);
+    ep_server_drain(x->server);
+    ep_admin_say(x, 202, "draining");
 }
 
-static void reload(struct ep_admin_call *c)
+static void reload(struct ep_exchange *x)
 {
-    struct ep_error err = {""};
-    bool good = ep_server_reload(c->server, &err);
+    struct ep_error err;
 
-    result(c, good, &err);
+    if (ep_server_reload(x->server, &err))
+        ep_admin_say(x, 200, "generation %llu", (unsigned long long)ep_server_status(x->server).generation);
+    else
+        ep_admin_say(x, 422, "%s", err.text);
 }
 
-static void rollback(struct ep_admin_call *c)
+static void rollback(struct ep_exchange *x)
 {
-    struct ep_error err = {""};
-    bool good = ep_server_rollback(c->server, &err);
+    struct ep_error err;
 
-    result(c, good, &err);
+    if (ep_server_rollback(x->server, &err))
+        ep_admin_say(x, 200, "generation %llu", (unsigned long long)ep_server_status(x->server).generation);
+    else
+        ep_admin_say(x, 409, "%s", err.text);
 }
 
-static void drain(struct ep_admin_call *c)
+static void page(struct ep_exchange *x)
 {
-    struct ep_error err = {""};
+    char *text = ep_admin_page(x->server);
 
-    ep_server_drain(c->server);
-    result(c, true, &err);
+    ep_admin_reply(x, 200, "text/html; charset=utf-8", ep_str(text));
+    free(text);
 }
-
-/* Rows of a histogram family: labels by name, count, quantiles in microseconds. */
-static void rows(struct ep_admin_call *c, enum ep_metric m, const char *const *labels)
-{
-    size_t n, count;
-    struct ep_stats *const *shards = ep_server_shards(c->server, &n);
-    struct ep_row *r = ep_stats_rows(shards, n, m, &count);
-    struct ep_json *j = &c->body;
-
-    ep_json_array(j);
-    for (size_t i = 0; i < count; i++) {
-        ep_json_object(j);
-        for (size_t l = 0; labels[l]; l++)
-            ep_json_kstr(j, labels[l], r[i].labels[l]);
-        ep_json_kuint(j, "count", r[i].count);
-        ep_json_key(j, "p50_us");
-        ep_json_double(j, (double)r[i].p50_ns / 1e3);
-        ep_json_key(j, "p99_us");
-        ep_json_double(j, (double)r[i].p99_ns / 1e3);
-        ep_json_key(j, "max_us");
-        ep_json_double(j, (double)r[i].max_ns / 1e3);
-        ep_json_key(j, "sum_us");
-        ep_json_double(j, (double)r[i].sum_ns / 1e3);
-        ep_json_object_end(j);
-    }
-    ep_json_array_end(j);
-    free(r);
-}
-
-static void hops(struct ep_admin_call *c)
-{
-    static const char *const labels[] = {"direction", "source", "destination", "protocol", "stage", NULL};
-
-    rows(c, EP_METRIC_HOP_DURATION, labels);
-}
-
-static void filters(struct ep_admin_call *c)
-{
-    static const char *const labels[] = {"listener", "filter", NULL};
-
-    rows(c, EP_METRIC_FILTER_DURATION, labels);
-}
-
-static void policies(struct ep_admin_call *c)
-{
-    static const char *const labels[] = {"policy", NULL};
-
-    rows(c, EP_METRIC_POLICY_DURATION, labels);
-}
-
-static void constitution(struct ep_admin_call *c)
-{
-    const struct ep_constitution_config *k = &ep_server_config(c->server)->constitution;
-    static const char *const modes[] = {"enforce", "shadow", "off"};
-
-    ep_json_object(&c->body);
-    ep_json_kstr(&c->body, "hash", k->hash);
-    ep_json_kstr(&c->body, "mode", ep_str(modes[k->mode]));
-    ep_json_kbool(&c->body, "strict", k->strict);
-    ep_json_object_end(&c->body);
-}
-
-static void index_page(struct ep_admin_call *c);
 
 const struct ep_endpoint_row ep_admin_endpoints[] = {
-    /* path             metrics  get    post   handle        help */
-    {"/",               false,   true,  false, index_page,   "this page"},
-    {"/ready",          true,    true,  false, ready,        "200 when requests may come, 503 while starting and draining"},
-    {"/live",           true,    true,  false, live,         "200 while the main thread runs"},
-    {"/metrics",        true,    true,  false, metrics,      "OpenMetrics text for Prometheus"},
-    {"/hops",           false,   true,  false, hops,         "latency by hop and stage, as JSON"},
-    {"/filters",        false,   true,  false, filters,      "time in each filter (one request of sixteen is measured)"},
-    {"/policies",       false,   true,  false, policies,     "calls and time of each policy"},
-    {"/constitution",   false,   true,  false, constitution, "the constitution that is held to"},
-    {"/config",         false,   true,  false, config,       "the configuration in force with all defaults; why the last one was rejected"},
-    {"/config/reload",  false,   false, true,  reload,       "read the file again"},
-    {"/config/rollback", false,  false, true,  rollback,     "back to the configuration before"},
-    {"/clusters",       false,   true,  false, clusters,     "clusters and endpoints, by worker"},
-    {"/listeners",      false,   true,  false, listeners,    "listeners, their filters and routes, by worker"},
-    {"/logging",        false,   true,  true,  logging,      "the log's level; POST ?level=debug sets it"},
-    {"/drain",          false,   false, true,  drain,        "begin to drain; the process ends when all is done"},
+    {"/",                "GET",  false, page,        "this page"},
+    {"/ready",           "GET",  true,  ready,       "200 when traffic may come, else 503"},
+    {"/live",            "GET",  true,  live,        "200 as long as the main thread turns"},
+    {"/metrics",         "GET",  true,  metrics,     "OpenMetrics text"},
+    {"/config",          "GET",  false, config,      "the configuration in force with all defaults, and why the last one was rejected"},
+    {"/listeners",       "GET",  false, listeners,   "listeners by worker: connections, streams, filters"},
+    {"/clusters",        "GET",  false, clusters,    "clusters and endpoints by worker: health, load, connections"},
+    {"/policies",        "GET",  false, policies,    "policies by worker: seen, matched, denied, blind"},
+    {"/hops",            "GET",  false, hops,        "where time went, by hop and stage"},
+    {"/logging",         "GET",  false, logging,     "the level of the log"},
+    {"/logging",         "POST", false, set_logging, "?level=trace|debug|info|warn|error|off"},
+    {"/config/reload",   "POST", false, reload,      "read the file again"},
+    {"/config/rollback", "POST", false, rollback,    "go back to the configuration before this one"},
+    {"/drain",           "POST", false, drain,       "drain and end"},
 };
-const size_t ep_admin_n_endpoints = EP_COUNT(ep_admin_endpoints);
-
-static void index_page(struct ep_admin_call *c)
-{
-    c->type = "text/html; charset=utf-8";
-    put(c, EP_STR("<!doctype html><meta charset=utf-8><title>ephor</title><style>body{font:15px sans-serif;margin:2em}"
-                          "td{padding:.2em 1em .2em 0}</style><h1>ephor " EPHOR_VERSION "</h1><table>"));
-    for (size_t i = 0; i < ep_admin_n_endpoints; i++) {
-        const struct ep_endpoint_row *r = &ep_admin_endpoints[i];
-        put(c, EP_STR("<tr><td>"));
-        put(c, r->get && r->post ? EP_STR("GET, POST") : r->get ? EP_STR("GET") : EP_STR("POST"));
-        put(c, EP_STR("<td>"));
-        if (r->get) {
-            put(c, EP_STR("<a href=\""));
-            put(c, ep_str(r->path));
-            put(c, EP_STR("\">"));
-        }
-        put(c, ep_str(r->path));
-        put(c, r->get ? EP_STR("</a><td>") : EP_STR("<td>"));
-        put(c, ep_str(r->help));
-    }
-    put(c, EP_STR("</table>\n"));
-}
+const size_t ep_admin_endpoints_n = EP_COUNT(ep_admin_endpoints);

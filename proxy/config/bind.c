@@ -356,13 +356,14 @@ static void bind_filters(struct ep_checker *c, const struct ep_field *f, struct 
 
 /* --- structs --- */
 
-static void preset(struct ep_checker *c, const struct ep_field *f, void *out)
+/* What a field is when the file says nothing of it. */
+static void preset(struct ep_checker *c, const struct ep_field *f, void *out, struct ep_where where)
 {
     struct ep_error err;
     struct ep_vec *list = out;
 
     if (f->type == EP_TYPE_STRUCT) {
-        ep_bind(c, f->sub, out, NULL, (struct ep_where){0});
+        ep_bind(c, f->sub, out, NULL, where);
     } else if (f->preset && f->type == EP_TYPE_LIST) {
         struct ep_str rest = ep_str(f->preset), part;
         size_t size = ep_scalar_size(f->item), n = 1;
@@ -403,7 +404,7 @@ static bool bind_field(struct ep_checker *c, const struct ep_field *f, void *out
     default:
         if (bind_scalar(c, f, f->type, out, n, where))
             return true;
-        preset(c, f, out); /* something sound, for the checks */
+        preset(c, f, out, where); /* something sound, for the checks */
         return false;
     }
 }
@@ -448,7 +449,7 @@ static bool take_key(struct ep_checker *c, const struct ep_schema *s, struct ep_
             return false;
         if (is_null(value)) {
             ep_problems_add(c->problems, where, false, "'%s' has no value: give it one or leave it out", f->key);
-            preset(c, f, (char *)object + f->offset);
+            preset(c, f, (char *)object + f->offset, where);
             return false;
         }
         return bind_field(c, f, (char *)object + f->offset, value, place_of(value, where));
@@ -495,8 +496,9 @@ void ep_bind(struct ep_checker *c, const struct ep_schema *s, void *object, stru
         if (f->required && (!n || fy_node_is_mapping(n) || seen)) {
             ep_problems_add(c->problems, where, false, "'%s' is missing in this %s", f->key, s->name);
             good = false;
+        } else {
+            preset(c, f, (char *)object + f->offset, where);
         }
-        preset(c, f, (char *)object + f->offset);
     }
     if (good && s->check)
         s->check(object, c);

@@ -8,10 +8,7 @@
 
 #include <stdatomic.h>
 
-#if __has_include("filter/chaos_config.h")
 #include "filter/chaos_config.h"
-#define EP_HAS_CHAOS 1
-#endif
 #include "filter/constitution_config.h"
 #include "filter/listener_config.h"
 #include "filter/policies_config.h"
@@ -53,9 +50,7 @@ struct ep_config {
     struct ep_vec clusters;                  /* of ep_cluster_config */
     struct ep_audit_config audit;
     struct ep_access_log_config access_log;
-#ifdef EP_HAS_CHAOS
     struct ep_chaos_config chaos;
-#endif
     struct ep_drain_config drain;
     struct ep_str state;                     /* directory for what outlives the process; empty: none */
     /* not of the file */

@@ -119,10 +119,8 @@ static const struct ep_field fields[] = {
      .help = "The audit."},
     {.key = "access_log", .type = EP_TYPE_STRUCT, .offset = CONFIG(access_log), .sub = &ep_access_log_schema,
      .help = "The access log."},
-#ifdef EP_HAS_CHAOS
     {.key = "chaos", .type = EP_TYPE_STRUCT, .offset = CONFIG(chaos), .sub = &ep_chaos_schema,
      .help = "Experiments with faults."},
-#endif
     {.key = "drain", .type = EP_TYPE_STRUCT, .offset = CONFIG(drain), .sub = &drain_schema,
      .help = "How the process ends."},
     {.key = "state", .type = EP_TYPE_STR, .offset = CONFIG(state),
