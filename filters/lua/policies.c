@@ -34,8 +34,12 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
                                      1u << EP_POLICY_TASK | 1u << EP_POLICY_SESSION | 1u << EP_POLICY_SERVICE |
                                      1u << EP_POLICY_URI | 1u << EP_POLICY_PROMPT | 1u << EP_POLICY_ARGUMENTS |
                                      1u << EP_POLICY_BODY;
-    struct ep_policy_set *set = ep_policy_set_ref(i->worker, i->view, i->view ? i->view->policies_config : NULL, err);
+    const struct ep_policies_config *config = i->view ? i->view->policies_config : NULL;
+    struct ep_policy_set *set;
 
+    if (!config || !config->directory.n || config->mode == EP_MODE_OFF)
+        return true; /* and no Lua state is made for nothing */
+    set = ep_policy_set_ref(i->worker, i->view, config, err);
     if (!set)
         return false;
     i->data = set;
@@ -64,7 +68,7 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
     uint64_t now;
 
     (void)end;
-    if (set->n == 0 || set->mode == EP_MODE_OFF)
+    if (!set || set->n == 0)
         return EP_NEXT;
     now = ep_clock_ns();
     for (unsigned i = 0; i < set->n; i++) {
@@ -89,7 +93,7 @@ static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end
     uint64_t now;
 
     (void)end;
-    if (!set->replies || set->mode == EP_MODE_OFF || s->local_reply || s->refused)
+    if (!set || !set->replies || s->local_reply || s->refused)
         return EP_NEXT;
     now = ep_clock_ns();
     for (unsigned i = 0; i < set->n; i++) {
