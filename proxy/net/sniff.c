@@ -9,6 +9,7 @@
 
 #define METHOD_MAX 32
 #define BLANKS_MAX 32
+#define TARGET_MAX 2048u
 
 #define RECORD_HANDSHAKE 22
 #define RECORD_HEADER    5
@@ -33,6 +34,20 @@ static bool is_digit(unsigned char c)
 static bool is_tchar(unsigned char c)
 {
     return is_alpha(c) || is_digit(c) || (c && strchr("!#$%&'*+-.^_`|~", c));
+}
+
+/* A target that begins with a letter: "http://…", or not of HTTP at all ("HELO there", "USER me"). The end of the line
+ * tells, and what calls itself HTTP there is the codec's to refuse. */
+static enum ep_sniff sniff_target(const unsigned char *p, size_t n)
+{
+    struct ep_str s = ep_str_n(p, n);
+    ptrdiff_t end = ep_str_find(s, '\n', 0);
+
+    if (ep_str_casestarts(s, EP_STR("http:")) || ep_str_casestarts(s, EP_STR("https:")))
+        return EP_SNIFF_HTTP1;
+    if (end < 0) /* not the whole line yet; of what goes on and on the codec makes a 414 */
+        return n > TARGET_MAX ? EP_SNIFF_HTTP1 : EP_SNIFF_MORE;
+    return ep_str_search(ep_str_n(p, (size_t)end), EP_STR("HTTP/")) >= 0 ? EP_SNIFF_HTTP1 : EP_SNIFF_OPAQUE;
 }
 
 static enum ep_sniff sniff_http1(const unsigned char *p, size_t n)
@@ -65,9 +80,9 @@ static enum ep_sniff sniff_http1(const unsigned char *p, size_t n)
         return EP_SNIFF_HTTP1;
     if (lower) /* "SSH-2.0-OpenSSH_9.2p1 Debian", "get key" */
         return EP_SNIFF_OPAQUE;
-    if (p[i] == '*' || is_alpha(p[i]) || (connect && (is_digit(p[i]) || p[i] == '[')))
+    if (p[i] == '*' || (connect && (is_alpha(p[i]) || is_digit(p[i]) || p[i] == '[')))
         return EP_SNIFF_HTTP1;
-    return EP_SNIFF_OPAQUE;
+    return is_alpha(p[i]) ? sniff_target(p + i, n - i) : EP_SNIFF_OPAQUE;
 }
 
 enum ep_sniff ep_sniff_bytes(const unsigned char *p, size_t n)
