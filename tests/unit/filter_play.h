@@ -29,6 +29,9 @@ struct play {
     struct ep_stream *s;
     struct ep_conn conn;
     bool released, passed, body_passed, reset;
+    struct ep_task tell;    /* a codec never calls events from inside an op */
+    size_t sent;
+    bool all_sent;
     unsigned status;
     char head[4096];        /* of the response: "name: value|…" */
     char body[65536];
@@ -45,14 +48,33 @@ static inline void play_table(char *out, size_t room, const struct ep_headers *h
     assert_true(n < room);
 }
 
+static void play_tell(struct ep_task *t)
+{
+    struct play *p = EP_CONTAINER(t, struct play, tell);
+    size_t n = p->sent;
+
+    p->sent = 0;
+    if (n && !p->released)
+        p->leg.events->on_sent(&p->leg, n);
+    if (p->all_sent && !p->released && !p->reset)
+        p->leg.events->on_message_sent(&p->leg);
+    p->all_sent = false;
+}
+
+static void play_sent(struct play *p, size_t n, bool end)
+{
+    p->sent += n;
+    p->all_sent |= end;
+    ep_worker_defer(&p->w, &p->tell);
+}
+
 static void play_headers(struct ep_leg *l, struct ep_headers *h, bool end)
 {
     struct play *p = (struct play *)l;
 
     play_table(p->head, sizeof p->head, h);
     p->status = (unsigned)strtoul(ep_headers_get_id(h, EP_HDR_STATUS).p, NULL, 10);
-    if (end)
-        l->events->on_message_sent(l);
+    play_sent(p, 0, end);
 }
 
 static void play_data(struct ep_leg *l, struct ep_slice s, bool end)
@@ -64,16 +86,16 @@ static void play_data(struct ep_leg *l, struct ep_slice s, bool end)
         memcpy(p->body + p->body_n, s.p, s.n);
     p->body_n += s.n;
     p->body[p->body_n] = 0;
-    l->events->on_sent(l, s.n);
     ep_slice_unref(s);
-    if (end)
-        l->events->on_message_sent(l);
+    play_sent(p, s.n, end);
 }
 
 static void play_trailers(struct ep_leg *l, struct ep_headers *h)
 {
-    play_table(((struct play *)l)->trailers, sizeof((struct play *)l)->trailers, h);
-    l->events->on_message_sent(l);
+    struct play *p = (struct play *)l;
+
+    play_table(p->trailers, sizeof p->trailers, h);
+    play_sent(p, 0, true);
 }
 
 static void play_consumed(struct ep_leg *l, size_t n)
@@ -148,6 +170,7 @@ static inline struct play *play_new(void)
     struct ep_error err;
 
     assert_true(ep_worker_init(&p->w, 0, &err));
+    ep_task_init(&p->tell, play_tell);
     p->w.stats = ep_stats_new();
     p->view = (struct ep_view){.refs = 1, .worker = &p->w, .constitution = EP_STR_INIT("cdd01ef066bc6cf2"),
                                .free = play_view_free};

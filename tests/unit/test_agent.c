@@ -1,0 +1,387 @@
+/* link: ep_filters */
+/* What the filter `agent` makes of a request: the call record, what it can't see, what it refuses. */
+#include "filter_play.h"
+
+extern const struct ep_filter ep_filter_agent;
+const struct ep_filter *const play_filter = &ep_filter_agent;
+
+#define MCP_HEADERS "content-type: application/json|accept: application/json, text/event-stream|"
+
+static int setup(void **state)
+{
+    struct play *p = play_new();
+
+    play_chain(p);
+    *state = p;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    play_free(*state);
+    return 0;
+}
+
+static void post(struct play *p, const char *path, const char *headers, const char *body)
+{
+    play_request(p, "POST", path, headers, body, strlen(body), 100000);
+}
+
+static bool replied(const struct play *p, const char *part)
+{
+    return strstr(p->body, part) != NULL;
+}
+
+/* --- MCP --- */
+
+static void test_a_tool_call(void **state)
+{
+    static const char body[] = "{\"method\":\"tools/call\",\"params\":{\"name\":\"echo\",\"arguments\":{\"text\":\"hi\"}},"
+                               "\"jsonrpc\":\"2.0\",\"id\":3}";
+    static const size_t pieces[] = {100000, 0, 1, 7, 64};
+    struct play *p = *state;
+
+    for (size_t i = 0; i < EP_COUNT(pieces); i++) {
+        play_request(p, "POST", "/mcp", MCP_HEADERS "mcp-session-id: s1|mcp-protocol-version: 2025-06-18|x-tenant-id: t1", body,
+                     sizeof body - 1, pieces[i]);
+        const struct ep_call *c = &p->s->call;
+        assert_true(p->passed && p->body_passed);
+        assert_str(c->protocol, "mcp");
+        assert_str(c->version, "2025-06-18");
+        assert_str(c->method, "tools/call");
+        assert_str(c->tool, "echo");
+        assert_str(c->arguments, "{\"text\":\"hi\"}");
+        assert_str(c->id_raw, "3");
+        assert_str(c->session, "s1");
+        assert_str(c->tenant, "t1");
+        assert_str(c->body, body);
+        assert_true(c->visible == EP_VISIBLE_FULL && c->blind == EP_BLIND_NOT && !c->notification && !c->batch && !c->next);
+        assert_true(c->wants_json && c->wants_sse);
+        play_end(p);
+    }
+}
+
+static void test_mcp_messages(void **state)
+{
+    static const struct {
+        const char *body, *method, *tool, *prompt, *uri, *id, *version;
+        bool notification;
+    } rows[] = {
+        {"{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-25\"}}", "initialize",
+         "", "", "", "0", "2025-11-25", false},
+        {"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}", "notifications/initialized", "", "", "", "", "", true},
+        {"{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"method\":\"prompts/get\",\"params\":{\"name\":\"x\"}}", "prompts/get", "", "x", "",
+         "\"a\"", "", false},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"resources/read\",\"params\":{\"uri\":\"file:///x\"}}", "resources/read", "",
+         "", "file:///x", "1", "", false},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}", "", "", "", "", "", "", true},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"custom/thing\",\"params\":{\"name\":\"x\",\"Name\":\"y\"}}", "custom/thing",
+         "", "", "", "1", "", false},
+        {"\r\n {\"jsonrpc\":\"2.0\",\"id\":1,\"m\\u0065thod\":\"tools\\u002fcall\",\"params\":{\"name\":\"sh\\u0065ll\"}}",
+         "tools/call", "shell", "", "", "1", "", false},
+        {"\xef\xbb\xbf{\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"shell\"}}", "tools/call", "shell", "", "", "1",
+         "", false},
+    };
+    struct play *p = *state;
+
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        post(p, "/mcp", MCP_HEADERS, rows[i].body);
+        const struct ep_call *c = &p->s->call;
+        assert_true(p->passed);
+        assert_str(c->protocol, "mcp");
+        assert_str(c->method, rows[i].method);
+        assert_str(c->tool, rows[i].tool);
+        assert_str(c->prompt_name, rows[i].prompt);
+        assert_str(c->uri, rows[i].uri);
+        assert_str(c->id_raw, rows[i].id);
+        assert_str(c->version, rows[i].version);
+        assert_int_equal(c->notification, rows[i].notification);
+        assert_int_equal(c->visible, EP_VISIBLE_FULL);
+        play_end(p);
+    }
+}
+
+static void test_a_batch(void **state)
+{
+    struct play *p = *state;
+    const struct ep_call *c;
+
+    post(p, "/mcp", MCP_HEADERS "mcp-session-id: s",
+         "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"},{\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"},"
+         "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/call\",\"params\":{\"name\":\"shell\"}}]");
+    c = &p->s->call;
+    assert_true(c->batch);
+    assert_str(c->method, "tools/list");
+    c = c->next;
+    assert_true(c->notification && c->batch);
+    c = c->next;
+    assert_str(c->tool, "shell");
+    assert_str(c->id_raw, "2");
+    assert_str(c->session, "s");
+    assert_null(c->next);
+    play_end(p);
+    /* one bad element, and nobody knows what the server makes of the others */
+    post(p, "/mcp", MCP_HEADERS, "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"},5]");
+    assert_int_equal(p->s->call.visible, EP_VISIBLE_HEADERS);
+}
+
+static void test_sessions(void **state)
+{
+    struct play *p = *state;
+
+    play_request(p, "GET", "/mcp", "accept: text/event-stream|mcp-session-id: s|mcp-protocol-version: 2025-06-18", NULL, 0, 0);
+    assert_str(p->s->call.protocol, "mcp");
+    assert_str(p->s->call.method, "");
+    assert_true(p->s->call.stream && p->s->call.visible == EP_VISIBLE_FULL && p->passed);
+    play_end(p);
+    play_request(p, "DELETE", "/mcp", "mcp-session-id: s", NULL, 0, 0);
+    assert_str(p->s->call.protocol, "mcp");
+    assert_true(!p->s->call.stream && p->passed);
+    play_end(p);
+    play_request(p, "GET", "/", "accept: text/event-stream", NULL, 0, 0);
+    assert_str(p->s->call.protocol, "http");
+    assert_str(p->s->call.method, "GET");
+    assert_int_equal(p->s->call.visible, EP_VISIBLE_FULL);
+}
+
+static void test_what_two_would_read_differently_is_refused(void **state)
+{
+    static const char *const rows[] = {
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"method\":\"tools/call\",\"params\":{\"name\":\"x\"}}",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"m\\u0065thod\":\"tools/call\"}",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"a\",\"name\":\"b\"}}",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"a\",\"Name\":\"b\"}}",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"Params\":{\"name\":\"b\"},\"params\":{\"name\":\"a\"}}",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"a\",\"arguments\":{\"p\":1,\"p\":2}}}",
+        "{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"ping\"}",
+        "{\"jsonrpc\":\"2.0\",\"id\":true,\"method\":\"ping\"}",
+    };
+    struct play *p = *state;
+
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        post(p, "/mcp", MCP_HEADERS, rows[i]);
+        assert_false(p->passed);
+        assert_int_equal(p->status, 400);
+        assert_true(replied(p, "\"code\":-32600"));
+        play_end(p);
+    }
+}
+
+static void test_headers_must_agree(void **state)
+{
+    static const struct {
+        const char *headers, *body;
+        bool good;
+    } rows[] = {
+#define CALL(meta) "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"echo\"" meta "}}"
+#define NEW        ",\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}"
+        {"mcp-method: tools/call", CALL(""), true},
+        {"mcp-method: tools/list", CALL(""), false}, /* an old body runs by what it says, whatever the header */
+        {"mcp-method: tools/call|mcp-method: tools/list", CALL(""), false},
+        {"mcp-method: tools/call|mcp-name: echo|mcp-protocol-version: 2026-07-28", CALL(NEW), true},
+        {"mcp-method: tools/call|mcp-name: =?base64?ZWNobw==?=|mcp-protocol-version: 2026-07-28", CALL(NEW), true},
+        {"mcp-method: tools/call|mcp-name: ls|mcp-protocol-version: 2026-07-28", CALL(NEW), false},
+        {"mcp-method: tools/call|mcp-name: =?base64?!?=|mcp-protocol-version: 2026-07-28", CALL(NEW), false},
+        {"mcp-name: echo|mcp-protocol-version: 2026-07-28", CALL(NEW), false},
+        {"mcp-method: tools/call|mcp-protocol-version: 2026-07-28", CALL(NEW), false},
+        {"mcp-method: tools/call|mcp-name: echo|mcp-protocol-version: 2025-11-25", CALL(NEW), false},
+        {"mcp-method: tools/call|mcp-name: echo", CALL(NEW), true},
+        {"mcp-method: tools/list|mcp-protocol-version: 2026-07-28",
+         "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"params\":{}}", true},
+        {"mcp-protocol-version: 2025-06-18", CALL(""), true},
+    };
+    struct play *p = *state;
+
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        char headers[300];
+        snprintf(headers, sizeof headers, MCP_HEADERS "%s", rows[i].headers);
+        post(p, "/mcp", headers, rows[i].body);
+        if (p->passed != rows[i].good)
+            fail_msg("row %zu: %s", i, rows[i].headers);
+        if (!rows[i].good)
+            assert_true(p->status == 400 && replied(p, "\"code\":-32020"));
+        play_end(p);
+    }
+}
+
+/* --- what can't be seen --- */
+
+static void test_blind(void **state)
+{
+    static const char call[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"x\"}}";
+    static const struct {
+        const char *method, *headers, *body, *protocol;
+        enum ep_visible visible;
+        enum ep_blind_reason blind;
+    } rows[] = {
+        {"POST", "content-type: application/json|content-encoding: gzip", call, "http", EP_VISIBLE_HEADERS, EP_BLIND_ENCODING},
+        {"POST", MCP_HEADERS "mcp-session-id: s|content-encoding: br", call, "mcp", EP_VISIBLE_HEADERS, EP_BLIND_ENCODING},
+        {"POST", "content-type: application/json|content-encoding: identity", call, "mcp", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"POST", "content-type: application/json; charset=utf-16", call, "http", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"POST", "content-type: Application/JSON; charset=\"UTF-8\"", call, "mcp", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"POST", "content-type: application/vnd.x+json", call, "mcp", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"POST", "content-type: application/json|content-type: text/plain", call, "http", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"POST", "content-type: application/octet-stream", call, "http", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"POST", "content-type: application/json|content-length: 5000", call, "http", EP_VISIBLE_HEADERS, EP_BLIND_TOO_LARGE},
+        {"POST", "content-type: text/plain", call, "http", EP_VISIBLE_HEADERS, EP_BLIND_STREAMED},
+        {"POST", "content-type: text/plain|content-length: 66", call, "mcp", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"POST", "content-length: 5", "hello", "http", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"POST", "content-length: 5", "{a:1}", "http", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"POST", "content-length: 4", "h\0i\0", "http", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"POST", "content-type: application/json", "{\"a\":1}", "http", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"POST", "content-type: application/json", "{\"a\":1}x", "http", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"POST", "content-type: application/json", "{\"a\":1,\"a\":2}", "http", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"POST", "content-type: application/json", "{\"Method\":\"tools/call\"}", "http", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"POST", "content-type: application/json", "{\"ID\":1}", "http", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"POST", "content-type: application/json", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"message/send\"}", "http",
+         EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"POST", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"SendMessage\"}", "http", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"POST", MCP_HEADERS "mcp-session-id: s", "{\"a\":\"\xff\"}", "mcp", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"POST", MCP_HEADERS "mcp-session-id: s", "{}", "mcp", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"POST", MCP_HEADERS "mcp-session-id: s", "[]", "mcp", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"POST", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":5}}", "mcp",
+         EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"PUT", "content-type: application/json", call, "http", EP_VISIBLE_HEADERS, EP_BLIND_STREAMED},
+    };
+    struct play *p = *state;
+
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        play_request(p, rows[i].method, "/x", rows[i].headers, rows[i].body, strlen(rows[i].body), 100000);
+        const struct ep_call *c = &p->s->call;
+        if (!p->passed || c->visible != rows[i].visible || c->blind != rows[i].blind ||
+            !ep_str_eq(c->protocol, ep_str(rows[i].protocol)))
+            fail_msg("row %zu: %s: %s: %.*s %d %d", i, rows[i].headers, rows[i].body, EP_STR_ARG(c->protocol), (int)c->visible,
+                     (int)c->blind);
+        if (ep_str_eq(c->protocol, EP_STR("mcp")) && c->visible != EP_VISIBLE_FULL && c->blind != EP_BLIND_UNKNOWN)
+            assert_str(c->method, ""); /* "POST" is no method of MCP */
+        play_end(p);
+    }
+}
+
+static void test_too_large_without_a_length(void **state)
+{
+    struct play *p = *state;
+    char *body = ep_malloc(6000);
+
+    memset(body, ' ', 6000);
+    play_request(p, "POST", "/mcp", MCP_HEADERS "mcp-session-id: s", body, 6000, 1000);
+    free(body);
+    assert_false(p->passed);
+    assert_int_equal(p->status, 413);
+    assert_non_null(strstr(p->head, "application/problem+json"));
+}
+
+/* --- the other protocols --- */
+
+static void test_grpc(void **state)
+{
+    static const struct {
+        const char *type, *path, *protocol, *service, *method;
+    } rows[] = {
+        {"application/grpc", "/pkg.Svc/Do", "grpc", "pkg.Svc", "Do"},
+        {"application/grpc+proto", "/pkg.Svc/Do", "grpc", "pkg.Svc", "Do"},
+        {"Application/gRPC;x=y", "/a/b/c", "grpc", "a", "b/c"},
+        {"application/grpc", "/odd", "grpc", "", "/odd"},
+        {"application/grpc-web", "/pkg.Svc/Do", "http", "", "POST"},
+    };
+    struct play *p = *state;
+
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        char headers[100];
+        snprintf(headers, sizeof headers, "content-type: %s|te: trailers", rows[i].type);
+        play_request(p, "POST", rows[i].path, headers, "12345", 5, 100);
+        assert_str(p->s->call.protocol, rows[i].protocol);
+        assert_str(p->s->call.service, rows[i].service);
+        assert_str(p->s->call.method, rows[i].method);
+        assert_true(p->passed && p->body_passed && p->s->call.visible == EP_VISIBLE_HEADERS);
+        play_end(p);
+    }
+}
+
+static void test_models(void **state)
+{
+    struct play *p = *state;
+
+    post(p, "/v1/chat/completions?x=1", "content-type: application/json|authorization: Bearer k",
+         "{\n  \"model\": \"gpt\",\n \"stream\": true, \"messages\": []}");
+    assert_str(p->s->call.protocol, "openai");
+    assert_str(p->s->call.method, "chat/completions");
+    assert_str(p->s->call.model, "gpt");
+    assert_true(p->s->call.stream);
+    play_end(p);
+    post(p, "/x/v1/messages", "content-type: application/json|anthropic-version: 2023-06-01", "{\"model\":\"claude\",\"max_tokens\":1}");
+    assert_str(p->s->call.protocol, "anthropic");
+    assert_str(p->s->call.version, "2023-06-01");
+    assert_str(p->s->call.model, "claude");
+    play_end(p);
+    post(p, "/survey/responses", "content-type: application/json", "{\"answers\":[1]}"); /* a path, and no model */
+    assert_str(p->s->call.protocol, "http");
+    assert_str(p->s->call.method, "POST");
+    assert_ptr_equal(p->s->protocol, &ep_protocol_http);
+    play_end(p);
+    /* what the body says goes before the path */
+    post(p, "/v1/responses", "content-type: application/json", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":"
+                                                               "{\"name\":\"x\"}}");
+    assert_str(p->s->call.protocol, "mcp");
+    play_end(p);
+    post(p, "/v1/embeddings", "content-type: application/json", "{\"model\":\"a\",\"model\":\"b\"}");
+    assert_true(p->status == 400 && replied(p, "{\"error\":{\"message\":\"Bad request: duplicate key\""));
+}
+
+/* --- refusing while a response is under way --- */
+
+static void respond(struct play *p, const char *type, const char *data)
+{
+    struct ep_headers h;
+
+    ep_headers_init(&h, &p->s->arena);
+    ep_headers_add_id(&h, EP_HDR_STATUS, EP_STR("200"));
+    ep_headers_add_id(&h, EP_HDR_CONTENT_TYPE, ep_str(type));
+    ep_stream_response_headers(p->s, &h, false);
+    ep_stream_response_data(p->s, (struct ep_slice){NULL, (const unsigned char *)data, strlen(data)}, false);
+    ep_stream_refuse(p->s, &(struct ep_refusal){.kind = EP_REFUSE_POLICY, .policy = EP_STR("dlp"), .reason = EP_STR("a secret"),
+                                                .code = "policy.denied", .grpc_status = -1});
+    play_turn(p);
+}
+
+static void test_midstream(void **state)
+{
+    struct play *p = *state;
+
+    post(p, "/mcp", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":\"x\",\"method\":\"tools/call\",\"params\":{\"name\":\"a\"}}");
+    respond(p, "text/event-stream", "data: {\"half");
+    assert_true(replied(p, "data: {\"half\n\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":\"x\",\"error\":{\"code\":403"));
+    assert_true(!p->reset && p->released);
+    post(p, "/mcp", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"a\"}}");
+    respond(p, "application/json", "{\"half"); /* nothing can be said any more */
+    assert_true(p->reset);
+    post(p, "/v1/messages", "content-type: application/json", "{\"model\":\"claude\"}");
+    respond(p, "text/event-stream; charset=utf-8", "event: ping\n\n");
+    assert_true(replied(p, "\n\nevent: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"permission_error\""));
+    play_request(p, "POST", "/a.B/C", "content-type: application/grpc", "12345", 5, 10);
+    respond(p, "application/grpc", "x");
+    assert_non_null(strstr(p->trailers, "grpc-status: 7|grpc-message: Refused by policy dlp: a secret"));
+    assert_false(p->reset);
+}
+
+static void test_grpc_refusal(void **state)
+{
+    struct play *p = *state;
+
+    play_request(p, "POST", "/a.B/C", "content-type: application/grpc", "12345", 5, 10);
+    ep_stream_refuse(p->s, &(struct ep_refusal){.kind = EP_REFUSE_LIMIT, .reason = EP_STR("50% used"), .code = "limit", .grpc_status = -1});
+    play_turn(p);
+    assert_int_equal(p->status, 200);
+    assert_non_null(strstr(p->head, "content-type: application/grpc|grpc-status: 8|grpc-message: Refused by limit: 50%25 used"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+        T(test_a_tool_call), T(test_mcp_messages), T(test_a_batch), T(test_sessions),
+        T(test_what_two_would_read_differently_is_refused), T(test_headers_must_agree), T(test_blind),
+        T(test_too_large_without_a_length), T(test_grpc), T(test_models), T(test_midstream), T(test_grpc_refusal),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
