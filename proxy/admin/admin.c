@@ -59,8 +59,11 @@ void ep_admin_reply(struct ep_exchange *x, unsigned status, const char *content_
 
 void ep_admin_reply_json(struct ep_exchange *x, unsigned status, struct ep_json *json)
 {
-    ep_json_raw(json, EP_STR("\n"));
-    ep_admin_reply(x, status, "application/json", ep_json_text(json));
+    char *text = ep_arena_alloc(&x->arena, json->n + 1);
+
+    memcpy(text, json->p, json->n);
+    text[json->n] = '\n'; /* for those who read it in a terminal */
+    ep_admin_reply(x, status, "application/json", ep_str_n(text, json->n + 1));
     ep_json_fini(json);
 }
 

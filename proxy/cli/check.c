@@ -38,8 +38,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp_option argp_options[] = {
-    {"print", 'p', NULL, 0, "print the configuration with all its defaults; secrets are left out", 0},
-    {"quiet", 'q', NULL, 0, "say nothing about good files", 0},
+    {"print", 'p', NULL, 0, "print also when there is more than one file", 0},
+    {"quiet", 'q', NULL, 0, "say nothing about a good file, and don't print it", 0},
     {0},
 };
 
@@ -47,7 +47,8 @@ static const struct argp argp = {
     .options = argp_options,
     .parser = parse,
     .args_doc = "FILE...",
-    .doc = "Says what is wrong with configuration files: all of it, with line and column.\v"
+    .doc = "Says what is wrong with configuration files: all of it, with line and column. A single good file is printed with "
+           "all its defaults, without its secrets.\v"
            "Exit status: 0 all are good, 1 one is not, 3 one can't be read.",
 };
 
@@ -65,14 +66,16 @@ static int check_file(const char *path, const struct options *o)
     fputs(text, stderr);
     free(text);
     status = config ? EP_EXIT_GOOD : stat(path, &st) < 0 ? EP_EXIT_ENVIRONMENT : EP_EXIT_BAD;
-    if (config && o->print) {
+    if (config && !o->quiet && (o->print || o->n == 1)) {
         text = ep_config_print(config, false);
+        fputs(o->n > 1 ? "---\n" : "", stdout);
         fputs(text, stdout);
         free(text);
-    } else if (config && !o->quiet) {
-        printf("%s: good: %zu listener%s, %zu cluster%s\n", path, config->listeners.n, config->listeners.n == 1 ? "" : "s",
-               config->clusters.n, config->clusters.n == 1 ? "" : "s");
-    } else if (!config) {
+    }
+    if (config && !o->quiet)
+        fprintf(stderr, "%s: good: %zu listener%s, %zu cluster%s\n", path, config->listeners.n,
+                config->listeners.n == 1 ? "" : "s", config->clusters.n, config->clusters.n == 1 ? "" : "s");
+    if (!config) {
         fprintf(stderr, "%s: %zu error%s\n", path, problems.errors, problems.errors == 1 ? "" : "s");
     }
     ep_config_unref(config);

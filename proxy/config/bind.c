@@ -258,10 +258,11 @@ static void bind_map(struct ep_checker *c, const struct ep_field *f, struct ep_v
                 break;
             }
         v[out->n].key = ep_arena_str(c->arena, key);
-        value = value ? resolve(c, value, place) : NULL;
+        if (value && !(value = resolve(c, value, place)))
+            continue;
         if (value && scalar_text(c, value, v[out->n].key.p, "a text", place_of(value, place), &text))
             v[out->n].value = ep_arena_str(c->arena, text);
-        else if (!value && !c->too_many)
+        else if (!value)
             ep_problems_add(c->problems, place, false, "%s: must be a text, not nothing", v[out->n].key.p);
         out->n++;
     }
@@ -444,8 +445,7 @@ static bool take_key(struct ep_checker *c, const struct ep_schema *s, struct ep_
         }
         *seen |= 1ull << i;
         ep_checker_note(c, object, f->key, where);
-        value = value ? resolve(c, value, where) : NULL;
-        if (c->too_many)
+        if (value && !(value = resolve(c, value, where)))
             return false;
         if (is_null(value)) {
             ep_problems_add(c->problems, where, false, "'%s' has no value: give it one or leave it out", f->key);
@@ -455,7 +455,7 @@ static bool take_key(struct ep_checker *c, const struct ep_schema *s, struct ep_
         return bind_field(c, f, (char *)object + f->offset, value, place_of(value, where));
     }
     unknown_key(c, s, key, where);
-    return true;
+    return false; /* what it was meant to be may be missed by the check */
 }
 
 static bool take_mapping(struct ep_checker *c, const struct ep_schema *s, void *object, struct fy_node *n,

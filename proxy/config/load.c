@@ -17,55 +17,86 @@
 
 /* --- YAML --- */
 
+/* What one look at the bytes finds: what YAML doesn't have, brackets without end (libfyaml recurses), and where the last
+ * bracket that is still open stands, which is where a person looks for the mistake. */
+struct look {
+    int line, column;
+    size_t depth;
+    struct ep_where open[NESTING_MAX];
+};
+
+static bool refuse(struct ep_problems *problems, const struct look *l, const char *what, unsigned number)
+{
+    ep_problems_add(problems, (struct ep_where){NULL, l->line, l->column}, false, "%s %u", what, number);
+    return false;
+}
+
+static bool bracket(struct look *l, char c)
+{
+    if (c == '[' || c == '{') {
+        if (l->depth == NESTING_MAX)
+            return false;
+        l->open[l->depth++] = (struct ep_where){NULL, l->line, l->column};
+    } else if ((c == ']' || c == '}') && l->depth) {
+        l->depth--;
+    }
+    return true;
+}
+
+static bool look(struct ep_str text, struct look *l, struct ep_problems *problems)
+{
+    char quote = 0, before = '\n';
+    size_t dashes = 0;
+    bool start = true, comment = false;
+
+    *l = (struct look){.line = 1, .column = 1};
+    for (size_t i = 0, n; i < text.n; i += n) {
+        char c = text.p[i];
+        n = ep_utf8_length(text.p + i, text.n - i);
+        if (n == 0)
+            return refuse(problems, l, "this is not UTF-8: byte", (unsigned char)c);
+        if (((unsigned char)c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f)
+            return refuse(problems, l, "a control character: byte", (unsigned char)c);
+        if (quote)
+            quote = c == quote && before != '\\' ? 0 : quote;
+        else if (comment || (c == '#' && strchr(" \t\n", before)))
+            comment = c != '\n';
+        else if ((c == '"' || c == '\'') && strchr(" \t\n[{,:-", before))
+            quote = c;
+        else if (!bracket(l, c))
+            return refuse(problems, l, "nested deeper than", NESTING_MAX);
+        dashes = c == '\n' ? 0 : dashes + (start && (c == '-' || c == '?'));
+        start = c == '\n' || (start && (c == ' ' || c == '-' || c == '?'));
+        if (dashes > NESTING_MAX)
+            return refuse(problems, l, "nested deeper than", NESTING_MAX);
+        l->column = c == '\n' ? 1 : l->column + 1;
+        l->line += c == '\n';
+        before = before == '\\' && c == '\\' ? ' ' : c;
+    }
+    return true;
+}
+
 /* libfyaml's own complaints, with their places. */
-static void take_complaints(struct fy_diag *diag, struct ep_problems *problems)
+static void take_complaints(struct fy_diag *diag, const struct look *l, struct ep_problems *problems)
 {
     struct fy_diag_error *e;
     void *prev = NULL;
     size_t before = problems->errors;
 
     while ((e = fy_diag_errors_iterate(diag, &prev))) {
+        struct ep_where where = {NULL, EP_MAX(e->line, 1), EP_MAX(e->column, 1)};
+        const char *text = e->msg && *e->msg ? e->msg : "syntax error";
         if (e->type != FYET_ERROR)
             continue;
-        ep_problems_add(problems, (struct ep_where){NULL, e->line > 0 ? e->line : 1, e->column > 0 ? e->column : 1}, false,
-                        "this is not YAML: %s", e->msg && *e->msg ? e->msg : "syntax error");
+        if (strstr(text, "without a closing") && l->depth)
+            where = l->open[l->depth - 1];
+        ep_problems_add(problems, where, false, "this is not YAML: %s", text);
     }
     if (problems->errors == before)
         ep_problems_add(problems, (struct ep_where){0}, false, "this is not YAML");
 }
 
-/* What would make the parser itself suffer: bytes that YAML doesn't have, and brackets without end. */
-static bool sane(struct ep_str text, struct ep_problems *problems)
-{
-    size_t open = 0, indent_max = 0, indent = 0;
-    int line = 1, column = 1;
-    bool at_start = true;
-
-    for (size_t i = 0; i < text.n;) {
-        size_t n = ep_utf8_length(text.p + i, text.n - i);
-        unsigned char byte = (unsigned char)text.p[i];
-        if (n == 0 || (byte < 0x20 && byte != '\t' && byte != '\n' && byte != '\r') || byte == 0x7f) {
-            ep_problems_add(problems, (struct ep_where){NULL, line, column}, false,
-                            n ? "a control character (byte 0x%02x)" : "byte 0x%02x is not UTF-8", byte);
-            return false;
-        }
-        open += byte == '[' || byte == '{';
-        open -= open && (byte == ']' || byte == '}');
-        indent = byte == '\n' ? 0 : indent + (at_start && (byte == '-' || byte == '?'));
-        at_start = byte == '\n' || (at_start && (byte == ' ' || byte == '-' || byte == '?'));
-        indent_max = EP_MAX(indent_max, indent);
-        if (open > NESTING_MAX || indent_max > NESTING_MAX) {
-            ep_problems_add(problems, (struct ep_where){NULL, line, column}, false, "nested more than %u deep", NESTING_MAX);
-            return false;
-        }
-        line += byte == '\n';
-        column = byte == '\n' ? 1 : column + 1;
-        i += n;
-    }
-    return true;
-}
-
-static bool bind_document(struct ep_config *config, struct ep_str text, struct ep_problems *problems)
+static bool bind_document(struct ep_config *config, struct ep_str text, const struct look *l, struct ep_problems *problems)
 {
     struct fy_diag_cfg diag_config;
     struct fy_parse_cfg parse = {.flags = FYPCF_QUIET | FYPCF_ALLOW_DUPLICATE_KEYS | FYPCF_DISABLE_RECYCLING};
@@ -87,7 +118,7 @@ static bool bind_document(struct ep_config *config, struct ep_str text, struct e
     document = fy_parse_load_document(parser);
     root = document ? fy_document_root(document) : NULL;
     if (fy_parser_get_stream_error(parser))
-        take_complaints(parse.diag, problems);
+        take_complaints(parse.diag, l, problems);
     else if (!root || (fy_node_is_scalar(root) && !fy_node_is_alias(root) && fy_node_get_style(root) == FYNS_PLAIN &&
                        !fy_node_get_scalar0(root)[0]))
         ep_problems_add(problems, (struct ep_where){0}, false, "the file is empty; it needs at least listeners and clusters");
@@ -98,7 +129,7 @@ static bool bind_document(struct ep_config *config, struct ep_str text, struct e
         if (second)
             ep_problems_add(problems, (struct ep_where){0}, false, "the file has more than one document (---)");
         else if (fy_parser_get_stream_error(parser))
-            take_complaints(parse.diag, problems);
+            take_complaints(parse.diag, l, problems);
     }
     if (second)
         fy_parse_document_destroy(parser, second);
@@ -113,6 +144,7 @@ static bool bind_document(struct ep_config *config, struct ep_str text, struct e
 struct ep_config *ep_config_parse(struct ep_str text, const char *name, struct ep_problems *problems)
 {
     struct ep_config *c = ep_calloc(1, sizeof *c);
+    struct look l;
 
     free(problems->file);
     free(problems->source);
@@ -123,7 +155,7 @@ struct ep_config *ep_config_parse(struct ep_str text, const char *name, struct e
     ep_arena_init(&c->arena, &c->chunks);
     atomic_init(&c->refs, 1);
     c->text = ep_arena_str(&c->arena, text.n ? text : EP_STR(""));
-    if (sane(c->text, problems) && bind_document(c, c->text, problems))
+    if (look(c->text, &l, problems) && bind_document(c, c->text, &l, problems))
         return c;
     ep_config_unref(c);
     return NULL;

@@ -12,15 +12,16 @@ struct printer {
     bool secrets;
 };
 
-/* May the text stand without quotes, and still be read as that text? */
+/* May the text stand without quotes, and still be read as that text? Also by tools that know YAML 1.1 only, for which
+ * `off` is a boolean. */
 static bool plain(struct ep_str s)
 {
-    static const char *const words[] = {"null", "Null", "NULL", "~", "-", "---", "..."};
+    static const char *const words[] = {"null", "~", "-", "---", "...", "true", "false", "on", "off", "yes", "no", "y", "n"};
 
     if (s.n == 0 || s.n > 200)
         return false;
     for (size_t i = 0; i < EP_COUNT(words); i++)
-        if (ep_str_eq(s, ep_str(words[i])))
+        if (ep_str_caseeq(s, ep_str(words[i])))
             return false;
     for (size_t i = 0; i < s.n; i++) {
         char c = s.p[i];
@@ -61,6 +62,16 @@ static void print_text(FILE *f, struct ep_str s)
         print_quoted(f, s);
 }
 
+static void print_scalar(struct printer *p, const struct ep_field *f, enum ep_type type, const void *value)
+{
+    if (f->secret && !p->secrets)
+        fputs("\"***\"", p->f);
+    else if (type == EP_TYPE_BOOL)
+        fputs(*(const bool *)value ? "true" : "false", p->f);
+    else
+        print_text(p->f, ep_scalar_text(&p->arena, f, type, value));
+}
+
 static void indent(FILE *f, int depth)
 {
     fprintf(f, "%*s", depth * 2, "");
@@ -82,10 +93,7 @@ static void print_list(struct printer *p, const struct ep_field *f, const struct
         for (size_t i = 0; i < list->n; i++) {
             const void *v = (const char *)list->v + i * size;
             fputs(i ? ", " : "", p->f);
-            if (f->secret && !p->secrets)
-                fputs("\"***\"", p->f);
-            else
-                print_text(p->f, ep_scalar_text(&p->arena, f, f->item, v));
+            print_scalar(p, f, f->item, v);
         }
         fputs("]\n", p->f);
         return;
@@ -180,10 +188,7 @@ static void print_field(struct printer *p, const struct ep_field *f, const void 
         break;
     default:
         fputc(' ', p->f);
-        if (f->secret && !p->secrets)
-            fputs("\"***\"", p->f);
-        else
-            print_text(p->f, ep_scalar_text(&p->arena, f, f->type, value));
+        print_scalar(p, f, f->type, value);
         fputc('\n', p->f);
     }
 }

@@ -83,7 +83,8 @@ static bool read_enum(struct ep_str s, const char *const *names, int *out, struc
     size_t n = 0;
 
     for (; names[n]; n++)
-        if (ep_str_eq(s, ep_str(names[n]))) {
+        if (ep_str_eq(s, ep_str(names[n])) ||
+            (!strcmp(names[n], "off") && ep_str_eq(s, EP_STR("false")))) { /* what Helm's YAML 1.1 makes of off */
             *out = (int)n;
             return true;
         }

@@ -155,15 +155,15 @@ static void check_cluster(struct ep_checker *c, const struct ep_config *config, 
     const struct ep_cluster_config *clusters = config->clusters.v;
     const char **names;
     const char *near;
+    size_t n = 0;
 
     if (!name.n || ep_config_cluster(config, name))
         return;
     names = ep_arena_alloc(c->arena, (config->clusters.n + 1) * sizeof *names);
     for (size_t i = 0; i < config->clusters.n; i++)
-        names[i] = ep_arena_str(c->arena, clusters[i].name).p;
-    near = ep_nearest(name, names, config->clusters.n);
-    if (!near && config->clusters.n == 1)
-        near = names[0];
+        if (clusters[i].name.n)
+            names[n++] = ep_arena_str(c->arena, clusters[i].name).p;
+    near = n == 1 ? names[0] : ep_nearest(name, names, n);
     ep_check_error(c, object, "cluster", "there is no cluster '%.*s'%s%s%s", EP_STR_ARG(name), near ? "; did you mean '" : "",
                    near ? near : "", near ? "'?" : "");
 }
