@@ -5,7 +5,7 @@
 --     json.encode({ a = json.array {} })       --> {"a":[]}
 --
 -- decode(text)   raises for what is no JSON (RFC 8259), is nested deeper than 64, or has an object with a key twice.
--- encode(value)  raises for functions, nesting (or cycles) deeper than 64, keys that are no strings, NaN and infinities.
+-- encode(value)  raises for functions, nesting or cycles deeper than 64, keys that are no strings, NaN and infinities.
 --                A table with the keys 1 to n is an array, any other an object; an empty one an object.
 -- array(table)   marks a table as an array, so that an empty one is written as []. Returns it.
 -- null           what null becomes: true in a condition, equal to itself.

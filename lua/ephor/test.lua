@@ -9,7 +9,7 @@
 --
 -- policy(name)           the policy that the following calls are judged by; without it, all policies of the directory.
 -- case(name, fn)         one test: fails when fn raises.
--- call(fields)           judges a made-up call. Fields: those of a policy's `c` (arguments may be a table or JSON text),
+-- call(fields)           judges a made-up call. Fields: those of a policy's `c` (arguments: a table or JSON text),
 --                        and headers = {name = value or list of values}, path, http_method, host, peer = {id = ...},
 --                        listener, direction, visible = "full" | "headers" | "none", blind = reason, batch = a list
 --                        of further calls. Returns a decision: denied, policy, principle, reason, code, status,
