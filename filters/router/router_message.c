@@ -68,7 +68,7 @@ bool router_may_retry(const struct router *r, enum router_failure why, unsigned 
     if (unsent && (!c || c->on.n == 0))
         return true;
     /* A reused connection that dies before an answer was most likely closed while idle. */
-    if (!c)
+    if (!c || c->on.n == 0)
         return why == ROUTER_RESET && r->unanswered && !r->call.new_connection && idempotent(ep_stream_method(r->stream));
     switch (why) {
     case ROUTER_CONNECT:
@@ -170,10 +170,19 @@ static bool trace_valid(struct ep_str t) /* "00-<32 hex>-<16 hex>-<2 hex>" and n
     return some;
 }
 
+/* 16 hex digits, eight at a time: each byte of x is one digit's value, and those above 9 get the way to 'a' added. */
 static void hex(char *out, uint64_t v)
 {
-    for (int i = 15; i >= 0; i--, v >>= 4)
-        out[i] = "0123456789abcdef"[v & 15];
+    for (int half = 0; half < 2; half++, v <<= 32) {
+        uint64_t x = v >> 32, above;
+
+        x = ((x & 0xffff0000u) << 16) | (x & 0xffffu);
+        x = ((x << 8) | x) & 0x00ff00ff00ff00ffu;
+        x = ((x << 4) | x) & 0x0f0f0f0f0f0f0f0fu;
+        above = ((x + 0x0606060606060606u) >> 4) & 0x0101010101010101u;
+        x = __builtin_bswap64(x + 0x3030303030303030u + above * ('a' - '0' - 10));
+        memcpy(out + 8 * half, &x, 8);
+    }
 }
 
 void router_trace(struct ep_stream *s)

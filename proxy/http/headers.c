@@ -11,7 +11,6 @@
 #include "http/header_index.h"
 
 #define FIRST_CAP 16u
-#define ENTRY_OVERHEAD 32u /* RFC 9113 section 6.5.2 */
 
 static const struct ep_str names[EP_HDR_COUNT] = {
     [EP_HDR_OTHER] = EP_STR_INIT(""),
@@ -70,7 +69,7 @@ static uint16_t id_any_case(struct ep_str name)
     return ep_header_id(ep_str_n(low, name.n));
 }
 
-static void grow(struct ep_headers *h)
+void ep_headers_grow(struct ep_headers *h)
 {
     uint32_t cap = h->cap ? h->cap * 2 : FIRST_CAP;
     struct ep_header *v = ep_arena_alloc(h->arena, cap * sizeof *v);
@@ -83,18 +82,7 @@ static void grow(struct ep_headers *h)
 
 static uint32_t cost(const struct ep_header *e)
 {
-    return (uint32_t)(e->name.n + e->value.n) + ENTRY_OVERHEAD;
-}
-
-void ep_headers_append(struct ep_headers *h, uint16_t id, struct ep_str name, struct ep_str value)
-{
-    struct ep_header *e;
-
-    if (EP_UNLIKELY(h->n == h->cap))
-        grow(h);
-    e = &h->v[h->n++];
-    *e = (struct ep_header){.id = id, .name = name, .value = {value.p ? value.p : "", value.n}};
-    h->bytes += cost(e);
+    return (uint32_t)(e->name.n + e->value.n) + EP_HEADER_OVERHEAD;
 }
 
 static struct ep_str lowered(struct ep_arena *arena, struct ep_str name)

@@ -36,6 +36,7 @@ struct ep_headers {
     uint32_t n_rcbufs, cap_rcbufs;
 };
 
+#define EP_HEADER_OVERHEAD 32u /* RFC 9113 section 6.5.2 */
 #define EP_HEADERS_MAX_COUNT 100u        /* fields; more: 431 (DESIGN.md section 17) */
 #define EP_HEADERS_MAX_BYTES (64u * 1024)
 
@@ -47,7 +48,21 @@ uint16_t ep_header_id(struct ep_str name);
 struct ep_str ep_header_name(uint16_t id);
 
 /* Appends. The slices must live as long as the arena. Names are in lower case. */
-void ep_headers_append(struct ep_headers *h, uint16_t id, struct ep_str name, struct ep_str value);
+void ep_headers_grow(struct ep_headers *h); /* for the next one only */
+static inline void ep_headers_append(struct ep_headers *h, uint16_t id, struct ep_str name, struct ep_str value)
+{
+    struct ep_header *e;
+
+    if (EP_UNLIKELY(h->n == h->cap))
+        ep_headers_grow(h);
+    e = &h->v[h->n++];
+    e->id = id;
+    e->flags = 0;
+    e->name = name;
+    e->value.p = value.p ? value.p : "";
+    e->value.n = value.n;
+    h->bytes += (uint32_t)(name.n + value.n) + EP_HEADER_OVERHEAD;
+}
 /* The same with copies of both in the arena; a mixed-case name is lowered; id found. */
 void ep_headers_add(struct ep_headers *h, struct ep_str name, struct ep_str value);
 void ep_headers_add_id(struct ep_headers *h, uint16_t id, struct ep_str value); /* value is copied */
