@@ -124,7 +124,8 @@ static bool host_good(const struct ep_exchange *x)
 
     if (colon >= 0)
         host.n = (size_t)colon;
-    if (ep_str_caseeq(host, EP_STR("localhost")) || ep_str_eq(host, EP_STR("127.0.0.1")) || ep_str_eq(host, EP_STR("[::1]")))
+    if (ep_str_caseeq(host, EP_STR("localhost")) || ep_str_eq(host, EP_STR("127.0.0.1")) ||
+        ep_str_eq(host, EP_STR("[::1]")))
         return true;
     if (a->u.sa.sa_family == AF_UNIX)
         return true;
@@ -342,7 +343,8 @@ static const struct ep_listener_ops listener_ops = {
     .on_refused = on_listener_refused,
 };
 
-static bool open_port(struct ep_admin *a, struct port *p, const struct ep_addr *bind, bool metrics, struct ep_error *err)
+static bool open_port(struct ep_admin *a, struct port *p, const struct ep_addr *bind, bool metrics,
+                      struct ep_error *err)
 {
     struct ep_listener_options o = {
         .bind = *bind,
@@ -371,7 +373,8 @@ struct ep_admin *ep_admin_new(struct ep_server *server, struct ep_error *err)
         return NULL;
     }
     if (!c->token.n && !loopback(&c->bind))
-        ep_warn("admin", "admin.bind is not on loopback and there is no admin.token: changes are refused from elsewhere");
+        ep_warn("admin",
+                "admin.bind is not on loopback and there is no admin.token: changes are refused from elsewhere");
     return a;
 }
 
@@ -387,7 +390,7 @@ void ep_admin_free(struct ep_admin *a)
             ep_listener_stop(&a->ports[i].listener);
     /* Everything that is connected to the main thread came through us. */
     for (int round = 0; round < END_ROUNDS && !ep_list_empty(&w->conns); round++) {
-        EP_LIST_FOREACH(n, &w->conns)
+        EP_LIST_FOREACH (n, &w->conns)
             ep_conn_abort(EP_CONTAINER(n, struct ep_conn, node), EP_CLOSE_LOCAL, false);
         ep_worker_turn(w, false);
     }

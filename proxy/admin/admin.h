@@ -1,7 +1,8 @@
 /* admin: the admin server and the metrics server, HTTP/1.1 by our own codec on the main thread.
  *
- * Two binds. The admin one has everything, is on loopback unless told otherwise, and lets state be changed by POST alone,
- * with the token where there is one; the metrics one has only what scrapers and probes ask for. DESIGN.md section 15. */
+ * Two binds. The admin one has everything, is on loopback unless told otherwise, and lets state be changed by POST
+ * alone, with the token where there is one; the metrics one has only what scrapers and probes ask for. DESIGN.md
+ * section 15. */
 #ifndef EP_ADMIN_ADMIN_H
 #define EP_ADMIN_ADMIN_H
 

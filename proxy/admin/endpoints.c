@@ -206,6 +206,7 @@ static void page(struct ep_exchange *x)
     free(text);
 }
 
+/* clang-format off */
 const struct ep_endpoint_row ep_admin_endpoints[] = {
     {"/",                "GET",  false, page,        "this page"},
     {"/ready",           "GET",  true,  ready,       "200 when traffic may come, else 503"},
@@ -222,4 +223,5 @@ const struct ep_endpoint_row ep_admin_endpoints[] = {
     {"/config/rollback", "POST", false, rollback,    "go back to the configuration before this one"},
     {"/drain",           "POST", false, drain,       "drain and end"},
 };
+/* clang-format on */
 const size_t ep_admin_endpoints_n = EP_COUNT(ep_admin_endpoints);

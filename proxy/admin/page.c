@@ -26,7 +26,8 @@ char *ep_admin_page(const struct ep_server *server)
 {
     struct ep_server_status s = ep_server_status(server);
     const struct ep_config *config = ep_server_config(server);
-    char *text = NULL, *service = ep_strndup(config->node.service.n ? config->node.service.p : "", config->node.service.n);
+    char *text = NULL,
+         *service = ep_strndup(config->node.service.n ? config->node.service.p : "", config->node.service.n);
     size_t n;
     FILE *f = open_memstream(&text, &n);
 
@@ -39,8 +40,10 @@ char *ep_admin_page(const struct ep_server *server)
           f);
     escaped(f, service);
     fprintf(f, "</h1>\n<p>Version %s, %s, generation %llu, %u worker%s.", EPHOR_VERSION,
-            s.draining ? "draining" : s.ready ? "ready" : "starting", (unsigned long long)s.generation, s.workers,
-            s.workers == 1 ? "" : "s");
+            s.draining ? "draining"
+            : s.ready  ? "ready"
+                       : "starting",
+            (unsigned long long)s.generation, s.workers, s.workers == 1 ? "" : "s");
     if (s.rejected) {
         fputs(" The last configuration was rejected: <code>", f);
         escaped(f, s.rejected);

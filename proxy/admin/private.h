@@ -12,7 +12,7 @@ struct ep_exchange {
     struct ep_leg *leg;
     struct ep_arena arena;
     struct ep_str method, path, query, authority, authorization, origin;
-    bool metrics;                /* came over the metrics bind */
+    bool metrics; /* came over the metrics bind */
     bool answered;
     struct ep_headers response;
     struct ep_task release;
@@ -20,8 +20,8 @@ struct ep_exchange {
 
 struct ep_endpoint_row {
     const char *path;
-    const char *method;          /* "GET" (HEAD too), or "POST": it changes something */
-    bool metrics;                /* is on the metrics bind too */
+    const char *method; /* "GET" (HEAD too), or "POST": it changes something */
+    bool metrics;       /* is on the metrics bind too */
     void (*answer)(struct ep_exchange *x);
     const char *help;
 };
@@ -31,7 +31,8 @@ extern const size_t ep_admin_endpoints_n;
 /* The text is copied. Once for each exchange. */
 void ep_admin_reply(struct ep_exchange *x, unsigned status, const char *content_type, struct ep_str body);
 /* {"error": …} or {"result": …}, by status. */
-void ep_admin_say(struct ep_exchange *x, unsigned status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void ep_admin_say(struct ep_exchange *x, unsigned status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 void ep_admin_reply_json(struct ep_exchange *x, unsigned status, struct ep_json *json); /* frees the json */
 /* The value of a key in the query; {NULL, 0} when absent. */
 struct ep_str ep_admin_query(const struct ep_exchange *x, const char *key);

@@ -47,7 +47,8 @@ static const struct argp argp = {
     .options = argp_options,
     .parser = parse,
     .args_doc = "FILE...",
-    .doc = "Says what is wrong with configuration files: all of it, with line and column. A single good file is printed with "
+    .doc = "Says what is wrong with configuration files: all of it, with line and column. A single good file is "
+           "printed with "
            "all its defaults, without its secrets.\v"
            "Exit status: 0 all are good, 1 one is not, 3 one can't be read.",
 };

@@ -5,7 +5,7 @@
 /* Exit codes of all subcommands. */
 enum {
     EP_EXIT_GOOD = 0,
-    EP_EXIT_BAD = 1,         /* what was asked about is bad */
+    EP_EXIT_BAD = 1, /* what was asked about is bad */
     EP_EXIT_USAGE = 2,
     EP_EXIT_ENVIRONMENT = 3, /* a port, a file, memory: nothing to do with what was asked */
 };

@@ -12,6 +12,7 @@ struct command {
     int (*run)(int argc, char **argv);
 };
 
+/* clang-format off */
 static const struct command commands[] = {
     {"run",       "-c FILE",              "run the proxy",                                           ep_cli_run},
     {"check",     "FILE...",              "say what is wrong with configurations, or print them",    ep_cli_check},
@@ -20,6 +21,7 @@ static const struct command commands[] = {
     {"reference", "WHAT",                 "print a reference: configuration, filters, metrics, schema", ep_cli_reference},
     {"version",   "",                     "print the version",                                       ep_cli_version},
 };
+/* clang-format on */
 
 static void help(FILE *f)
 {
@@ -27,7 +29,8 @@ static void help(FILE *f)
     for (size_t i = 0; i < EP_COUNT(commands); i++)
         fprintf(f, "  %-10s %-12s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
     fputs("\n`ephor COMMAND --help` tells more. Exit status: 0 good, 1 what was asked about is bad, 2 wrong usage,\n"
-          "3 the environment failed.\n", f);
+          "3 the environment failed.\n",
+          f);
 }
 
 int main(int argc, char **argv)

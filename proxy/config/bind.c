@@ -1,8 +1,8 @@
 /* Binding: a YAML node and a schema table become a struct.
  *
- * It goes on after an error, so that all of them are said at once. Each key's place is noted, for checks that run when the
- * struct is filled. Aliases are followed where they stand; since the tables aren't recursive, neither is the binding, and
- * a limit on the nodes bound keeps a small file with many aliases from becoming a big configuration. */
+ * It goes on after an error, so that all of them are said at once. Each key's place is noted, for checks that run when
+ * the struct is filled. Aliases are followed where they stand; since the tables aren't recursive, neither is the
+ * binding, and a limit on the nodes bound keeps a small file with many aliases from becoming a big configuration. */
 #include "config/bind.h"
 
 #include <libfyaml.h>
@@ -43,13 +43,15 @@ struct ep_where ep_checker_place(const struct ep_checker *c, const void *object,
     return found;
 }
 
-static void add_checked(struct ep_checker *c, const void *object, const char *key, bool warning, const char *format, va_list ap)
+static void add_checked(struct ep_checker *c, const void *object, const char *key, bool warning, const char *format,
+                        va_list ap)
 {
     char *text = NULL;
 
     if (vasprintf(&text, format, ap) < 0)
         abort();
-    ep_problems_add(c->problems, ep_checker_place(c, object, key), warning, "%s%s%s", key ? key : "", key ? ": " : "", text);
+    ep_problems_add(c->problems, ep_checker_place(c, object, key), warning, "%s%s%s", key ? key : "", key ? ": " : "",
+                    text);
     free(text);
 }
 
@@ -138,12 +140,15 @@ static bool is_null(struct fy_node *n)
 
 static const char *shape_of(struct fy_node *n)
 {
-    return is_null(n) ? "nothing" : fy_node_is_mapping(n) ? "a mapping" : fy_node_is_sequence(n) ? "a list" : "a single value";
+    return is_null(n)               ? "nothing"
+           : fy_node_is_mapping(n)  ? "a mapping"
+           : fy_node_is_sequence(n) ? "a list"
+                                    : "a single value";
 }
 
 /* The text of a scalar with the environment in it. False with a problem. */
-static bool scalar_text(struct ep_checker *c, struct fy_node *n, const char *what, const char *wanted, struct ep_where where,
-                        struct ep_str *out)
+static bool scalar_text(struct ep_checker *c, struct fy_node *n, const char *what, const char *wanted,
+                        struct ep_where where, struct ep_str *out)
 {
     struct ep_error err;
     size_t length = 0;
@@ -184,8 +189,8 @@ static bool want_list(struct ep_checker *c, const char *key, struct fy_node *n, 
     if (fy_node_is_scalar(n) && !is_null(n)) {
         size_t length = 0;
         const char *p = fy_node_get_scalar(n, &length);
-        ep_problems_add(c->problems, where, false, "%s: must be a list: write [%.*s]", key, (int)EP_MIN(length, (size_t)60),
-                        p ? p : "");
+        ep_problems_add(c->problems, where, false, "%s: must be a list: write [%.*s]", key,
+                        (int)EP_MIN(length, (size_t)60), p ? p : "");
     } else {
         ep_problems_add(c->problems, where, false, "%s: must be a list, not %s", key, shape_of(n));
     }
@@ -240,7 +245,8 @@ static void bind_map(struct ep_checker *c, const struct ep_field *f, struct ep_v
     size_t count;
 
     if (!fy_node_is_mapping(n)) {
-        ep_problems_add(c->problems, where, false, "%s: must be %s, not %s", f->key, ep_type_wanted(EP_TYPE_MAP), shape_of(n));
+        ep_problems_add(c->problems, where, false, "%s: must be %s, not %s", f->key, ep_type_wanted(EP_TYPE_MAP),
+                        shape_of(n));
         return;
     }
     count = (size_t)fy_node_mapping_item_count(n);
@@ -282,8 +288,8 @@ static const struct ep_filter *find_filter(struct ep_checker *c, struct ep_str n
     for (size_t i = 0; i < n; i++)
         names[i] = all[i]->name;
     near = ep_nearest(name, names, n);
-    ep_problems_add(c->problems, where, false, "there is no filter '%.*s'%s%s%s", (int)EP_MIN(name.n, (size_t)80), name.p,
-                    near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    ep_problems_add(c->problems, where, false, "there is no filter '%.*s'%s%s%s", (int)EP_MIN(name.n, (size_t)80),
+                    name.p, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
     return NULL;
 }
 
@@ -304,7 +310,8 @@ static void bind_filter(struct ep_checker *c, struct ep_filter_use *use, struct 
             return;
     } else if (fy_node_is_mapping(n) || !scalar_text(c, n, "filters", "a name, or {name: {…}}", where, &name)) {
         if (fy_node_is_mapping(n))
-            ep_problems_add(c->problems, where, false, "filters: a filter is a name, or a mapping with that one key: {name: {…}}");
+            ep_problems_add(c->problems, where, false,
+                            "filters: a filter is a name, or a mapping with that one key: {name: {…}}");
         return;
     }
     filter = find_filter(c, name, where);
@@ -383,7 +390,8 @@ static void preset(struct ep_checker *c, const struct ep_field *f, void *out, st
     }
 }
 
-static bool bind_field(struct ep_checker *c, const struct ep_field *f, void *out, struct fy_node *n, struct ep_where where)
+static bool bind_field(struct ep_checker *c, const struct ep_field *f, void *out, struct fy_node *n,
+                       struct ep_where where)
 {
     switch (f->type) {
     case EP_TYPE_STRUCT:
@@ -427,20 +435,20 @@ static void unknown_key(struct ep_checker *c, const struct ep_schema *s, struct 
     size_t used = 0;
     for (size_t i = 0; i < s->n_fields && used < sizeof list; i++)
         used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
-    ep_problems_add(c->problems, where, false, "unknown key '%.*s' in %s; there are: %s", (int)EP_MIN(key.n, (size_t)80), key.p,
-                    s->name, list);
+    ep_problems_add(c->problems, where, false, "unknown key '%.*s' in %s; there are: %s",
+                    (int)EP_MIN(key.n, (size_t)80), key.p, s->name, list);
 }
 
-static bool take_key(struct ep_checker *c, const struct ep_schema *s, struct ep_str key, struct fy_node *value, void *object,
-                     struct ep_where where, uint64_t *seen)
+static bool take_key(struct ep_checker *c, const struct ep_schema *s, struct ep_str key, struct fy_node *value,
+                     void *object, struct ep_where where, uint64_t *seen)
 {
     for (size_t i = 0; i < s->n_fields; i++) {
         const struct ep_field *f = &s->fields[i];
         if (!ep_str_eq(key, ep_str(f->key)))
             continue;
         if (*seen & 1ull << i) {
-            ep_problems_add(c->problems, where, false, "'%s' is there twice in this %s; the first is on line %d", f->key,
-                            s->name, ep_checker_place(c, object, f->key).line);
+            ep_problems_add(c->problems, where, false, "'%s' is there twice in this %s; the first is on line %d",
+                            f->key, s->name, ep_checker_place(c, object, f->key).line);
             return true;
         }
         *seen |= 1ull << i;

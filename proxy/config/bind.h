@@ -16,7 +16,7 @@ struct ep_checker {
     struct ep_problems *problems;
     struct ep_place *places;
     size_t n_places, cap_places;
-    size_t nodes;          /* bound so far: aliases can make a small file big */
+    size_t nodes; /* bound so far: aliases can make a small file big */
     bool too_many;
 };
 
@@ -37,6 +37,7 @@ bool ep_expand(struct ep_arena *arena, struct ep_str text, struct ep_str *out, s
 
 struct fy_node;
 /* Binds a node (NULL: nothing was given) to the struct of a schema. */
-void ep_bind(struct ep_checker *c, const struct ep_schema *s, void *object, struct fy_node *node, struct ep_where where);
+void ep_bind(struct ep_checker *c, const struct ep_schema *s, void *object, struct fy_node *node,
+             struct ep_where where);
 
 #endif

@@ -1,8 +1,8 @@
 /* config: what the file says, bound to structs, checked, printed and documented from the same schema tables.
  *
- * ep_config_parse reads YAML (libfyaml), binds it by ep_config_schema and the tables below it, checks what a table can't
- * say, and collects every problem with its place. A configuration is one arena, immutable, counted atomically: views of
- * all workers share it. DESIGN.md section 5. */
+ * ep_config_parse reads YAML (libfyaml), binds it by ep_config_schema and the tables below it, checks what a table
+ * can't say, and collects every problem with its place. A configuration is one arena, immutable, counted atomically:
+ * views of all workers share it. DESIGN.md section 5. */
 #ifndef EP_CONFIG_CONFIG_H
 #define EP_CONFIG_CONFIG_H
 
@@ -21,7 +21,7 @@ struct ep_node_config {
 
 struct ep_admin_config {
     struct ep_addr bind, metrics;
-    struct ep_str token;   /* of what changes state; empty: none */
+    struct ep_str token; /* of what changes state; empty: none */
 };
 
 struct ep_identity_files {
@@ -34,27 +34,27 @@ struct ep_identity_config {
 };
 
 struct ep_drain_config {
-    uint64_t accept_ns;    /* goes on accepting for so long after SIGTERM */
-    uint64_t timeout_ns;   /* then waits for streams, at most so long */
+    uint64_t accept_ns;  /* goes on accepting for so long after SIGTERM */
+    uint64_t timeout_ns; /* then waits for streams, at most so long */
 };
 
 struct ep_config {
     struct ep_node_config node;
     struct ep_admin_config admin;
-    struct ep_str workers;                   /* "auto" or a number */
-    struct ep_identity_config *identity;     /* NULL: none */
+    struct ep_str workers;               /* "auto" or a number */
+    struct ep_identity_config *identity; /* NULL: none */
     struct ep_mesh_config mesh;
     struct ep_constitution_config constitution;
     struct ep_policies_config policies;
-    struct ep_vec listeners;                 /* of ep_listener_config */
-    struct ep_vec clusters;                  /* of ep_cluster_config */
+    struct ep_vec listeners; /* of ep_listener_config */
+    struct ep_vec clusters;  /* of ep_cluster_config */
     struct ep_audit_config audit;
     struct ep_access_log_config access_log;
     struct ep_chaos_config chaos;
     struct ep_drain_config drain;
-    struct ep_str state;                     /* directory for what outlives the process; empty: none */
+    struct ep_str state; /* directory for what outlives the process; empty: none */
     /* not of the file */
-    struct ep_str text;                      /* the file's, as it was read */
+    struct ep_str text; /* the file's, as it was read */
     struct ep_chunk_pool chunks;
     struct ep_arena arena;
     atomic_uint refs;
@@ -70,8 +70,8 @@ struct ep_problem {
 };
 
 struct ep_problems {
-    char *file;            /* its name, for messages */
-    char *source;          /* its text, for excerpts; NULL: none */
+    char *file;   /* its name, for messages */
+    char *source; /* its text, for excerpts; NULL: none */
     size_t source_n;
     struct ep_problem *v;
     size_t n, cap, errors;
@@ -102,8 +102,8 @@ const struct ep_cluster_config *ep_config_cluster(const struct ep_config *c, str
 char *ep_config_print(const struct ep_config *c, bool secrets);
 
 /* References made from the tables: malloc'd, NUL-terminated. */
-char *ep_config_reference(void);        /* docs/reference/configuration.md */
-char *ep_config_filters_reference(void);/* docs/reference/filters.md */
-char *ep_config_json_schema(void);      /* JSON Schema, 2020-12 */
+char *ep_config_reference(void);         /* docs/reference/configuration.md */
+char *ep_config_filters_reference(void); /* docs/reference/filters.md */
+char *ep_config_json_schema(void);       /* JSON Schema, 2020-12 */
 
 #endif

@@ -6,11 +6,20 @@
 #include "filter/filter.h"
 
 static const char *const short_types[] = {
-    [EP_TYPE_STR] = "text",         [EP_TYPE_BOOL] = "true, false",  [EP_TYPE_INT] = "number",
-    [EP_TYPE_DURATION] = "duration", [EP_TYPE_SIZE] = "size",        [EP_TYPE_PERCENT] = "percentage",
-    [EP_TYPE_NUMBER] = "number",    [EP_TYPE_ENUM] = "",             [EP_TYPE_ADDR] = "address",
-    [EP_TYPE_CIDR] = "network",     [EP_TYPE_STRUCT] = "mapping",    [EP_TYPE_OPTIONAL] = "mapping",
-    [EP_TYPE_LIST] = "list",        [EP_TYPE_MAP] = "mapping of names to texts",
+    [EP_TYPE_STR] = "text",
+    [EP_TYPE_BOOL] = "true, false",
+    [EP_TYPE_INT] = "number",
+    [EP_TYPE_DURATION] = "duration",
+    [EP_TYPE_SIZE] = "size",
+    [EP_TYPE_PERCENT] = "percentage",
+    [EP_TYPE_NUMBER] = "number",
+    [EP_TYPE_ENUM] = "",
+    [EP_TYPE_ADDR] = "address",
+    [EP_TYPE_CIDR] = "network",
+    [EP_TYPE_STRUCT] = "mapping",
+    [EP_TYPE_OPTIONAL] = "mapping",
+    [EP_TYPE_LIST] = "list",
+    [EP_TYPE_MAP] = "mapping of names to texts",
     [EP_TYPE_FILTERS] = "list of filters",
 };
 
@@ -129,19 +138,22 @@ char *ep_config_reference(void)
     size_t n;
     FILE *f = begin(&text, &n);
 
-    fputs("# Configuration\n\n"
-          "Made by `ephor reference configuration` from the tables that read the file, so it says what is so. One YAML "
-          "document; unknown keys, wrong types, values out of range and names that lead nowhere are errors, and "
-          "`ephor check FILE` shows all of them with their places. `ephor check --print FILE` shows a file with all its "
-          "defaults. Filters have a page of their own: [filters](filters.md).\n\n"
-          "- **Durations** are `250us`, `5ms`, `30s`, `2m`, `1h`, `7d`; **sizes** `512B`, `64KiB`, `1MB`; **percentages** "
-          "`20%`; **addresses** `127.0.0.1:80`, `[::1]:80`, `:80` (all addresses), `unix:/path`, `unix:@abstract`; "
-          "**networks** `10.0.0.0/8`. In **globs** `*` is any run of bytes and `?` one byte.\n"
-          "- `${NAME}` in a value is taken from the environment, `${NAME:-default}` with a default; `$$` is a dollar sign. A "
-          "name that the environment lacks is an error.\n"
-          "- The file, the policies' directory and the identity's files are watched. A new configuration that is wrong "
-          "is reported and counted (`ephor_config_reload_total`), and the old one stays.\n\n",
-          f);
+    fputs(
+        "# Configuration\n\n"
+        "Made by `ephor reference configuration` from the tables that read the file, so it says what is so. One YAML "
+        "document; unknown keys, wrong types, values out of range and names that lead nowhere are errors, and "
+        "`ephor check FILE` shows all of them with their places. `ephor check --print FILE` shows a file with all its "
+        "defaults. Filters have a page of their own: [filters](filters.md).\n\n"
+        "- **Durations** are `250us`, `5ms`, `30s`, `2m`, `1h`, `7d`; **sizes** `512B`, `64KiB`, `1MB`; "
+        "**percentages** "
+        "`20%`; **addresses** `127.0.0.1:80`, `[::1]:80`, `:80` (all addresses), `unix:/path`, `unix:@abstract`; "
+        "**networks** `10.0.0.0/8`. In **globs** `*` is any run of bytes and `?` one byte.\n"
+        "- `${NAME}` in a value is taken from the environment, `${NAME:-default}` with a default; `$$` is a dollar "
+        "sign. A "
+        "name that the environment lacks is an error.\n"
+        "- The file, the policies' directory and the identity's files are watched. A new configuration that is wrong "
+        "is reported and counted (`ephor_config_reload_total`), and the old one stays.\n\n",
+        f);
     section(f, &ep_config_schema, &seen);
     fclose(f);
     return text;

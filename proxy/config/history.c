@@ -83,7 +83,8 @@ void ep_history_init(struct ep_history *h, struct ep_str directory)
         return;
     h->directory = ep_strndup(directory.p, directory.n);
     if (mkdir(h->directory, 0700) < 0 && errno != EEXIST) {
-        ep_warn("config", "state %s: %s; accepted configurations are kept in memory only", h->directory, strerror(errno));
+        ep_warn("config", "state %s: %s; accepted configurations are kept in memory only", h->directory,
+                strerror(errno));
         free(h->directory);
         h->directory = NULL;
         return;

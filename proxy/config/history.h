@@ -1,4 +1,5 @@
-/* The last ten configurations that were accepted, as texts: in memory, and in the state directory where there is one. */
+/* The last ten configurations that were accepted, as texts: in memory, and in the state directory where there is one.
+ */
 #ifndef EP_CONFIG_HISTORY_H
 #define EP_CONFIG_HISTORY_H
 
@@ -7,8 +8,8 @@
 #define EP_HISTORY_MAX 10u
 
 struct ep_history {
-    char *directory;   /* NULL: in memory only */
-    uint64_t next;     /* number of the next file */
+    char *directory; /* NULL: in memory only */
+    uint64_t next;   /* number of the next file */
     struct {
         char *text;
         size_t n;

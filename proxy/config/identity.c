@@ -1,4 +1,5 @@
-/* Reading certificate, key and roots, and making the contexts. Key bytes are overwritten as soon as BoringSSL has them. */
+/* Reading certificate, key and roots, and making the contexts. Key bytes are overwritten as soon as BoringSSL has them.
+ */
 #include "config/identity.h"
 
 #include <stdlib.h>
@@ -41,7 +42,8 @@ static struct ep_tls_context *context(const struct ep_identity_config *c, const 
     return made;
 }
 
-static bool make_contexts(struct ep_identity *i, const struct ep_identity_config *c, const struct pems *p, struct ep_error *err)
+static bool make_contexts(struct ep_identity *i, const struct ep_identity_config *c, const struct pems *p,
+                          struct ep_error *err)
 {
     static const char *const server_alpn[] = {EP_ALPN_H2, EP_ALPN_HTTP1, EP_ALPN_TCP, NULL};
     static const char *const http_alpn[] = {EP_ALPN_H2, EP_ALPN_HTTP1, NULL};
@@ -51,7 +53,8 @@ static bool make_contexts(struct ep_identity *i, const struct ep_identity_config
     if (!i->server[EP_TLS_SIMPLE] || !p->roots.n)
         return i->server[EP_TLS_SIMPLE] != NULL;
     i->server[EP_TLS_PERMISSIVE] = context(c, p, true, EP_TLS_VERIFY_REQUEST, server_alpn, err);
-    i->server[EP_TLS_STRICT] = i->server[EP_TLS_PERMISSIVE] ? context(c, p, true, EP_TLS_VERIFY_MESH, server_alpn, err) : NULL;
+    i->server[EP_TLS_STRICT] =
+        i->server[EP_TLS_PERMISSIVE] ? context(c, p, true, EP_TLS_VERIFY_MESH, server_alpn, err) : NULL;
     i->mesh = i->server[EP_TLS_STRICT] ? context(c, p, false, EP_TLS_VERIFY_MESH, http_alpn, err) : NULL;
     i->mesh_tcp = i->mesh ? context(c, p, false, EP_TLS_VERIFY_MESH, tcp_alpn, err) : NULL;
     return i->mesh_tcp != NULL;
@@ -90,8 +93,8 @@ void ep_identity_unref(struct ep_identity *i)
 {
     if (!i || atomic_fetch_sub_explicit(&i->refs, 1, memory_order_acq_rel) != 1)
         return;
-    struct ep_tls_context *all[] = {i->server[EP_TLS_SIMPLE], i->server[EP_TLS_PERMISSIVE], i->server[EP_TLS_STRICT], i->mesh,
-                                    i->mesh_tcp};
+    struct ep_tls_context *all[] = {i->server[EP_TLS_SIMPLE], i->server[EP_TLS_PERMISSIVE], i->server[EP_TLS_STRICT],
+                                    i->mesh, i->mesh_tcp};
     for (size_t k = 0; k < EP_COUNT(all); k++)
         if (all[k])
             ep_tls_context_unref(all[k]);

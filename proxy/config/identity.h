@@ -1,5 +1,5 @@
-/* Who we are in TLS: contexts for each way of listening and dialling, made from one set of files at one time. Immutable and
- * counted atomically; rotation makes a new one. */
+/* Who we are in TLS: contexts for each way of listening and dialling, made from one set of files at one time. Immutable
+ * and counted atomically; rotation makes a new one. */
 #ifndef EP_CONFIG_IDENTITY_H
 #define EP_CONFIG_IDENTITY_H
 

@@ -17,8 +17,8 @@
 
 /* --- YAML --- */
 
-/* What one look at the bytes finds: what YAML doesn't have, brackets without end (libfyaml recurses), and where the last
- * bracket that is still open stands, which is where a person looks for the mistake. */
+/* What one look at the bytes finds: what YAML doesn't have, brackets without end (libfyaml recurses), and where the
+ * last bracket that is still open stands, which is where a person looks for the mistake. */
 struct look {
     int line, column;
     size_t depth;
@@ -96,7 +96,8 @@ static void take_complaints(struct fy_diag *diag, const struct look *l, struct e
         ep_problems_add(problems, (struct ep_where){0}, false, "this is not YAML");
 }
 
-static bool bind_document(struct ep_config *config, struct ep_str text, const struct look *l, struct ep_problems *problems)
+static bool bind_document(struct ep_config *config, struct ep_str text, const struct look *l,
+                          struct ep_problems *problems)
 {
     struct fy_diag_cfg diag_config;
     struct fy_parse_cfg parse = {.flags = FYPCF_QUIET | FYPCF_ALLOW_DUPLICATE_KEYS | FYPCF_DISABLE_RECYCLING};
@@ -121,7 +122,8 @@ static bool bind_document(struct ep_config *config, struct ep_str text, const st
         take_complaints(parse.diag, l, problems);
     else if (!root || (fy_node_is_scalar(root) && !fy_node_is_alias(root) && fy_node_get_style(root) == FYNS_PLAIN &&
                        !fy_node_get_scalar0(root)[0]))
-        ep_problems_add(problems, (struct ep_where){0}, false, "the file is empty; it needs at least listeners and clusters");
+        ep_problems_add(problems, (struct ep_where){0}, false,
+                        "the file is empty; it needs at least listeners and clusters");
     else
         ep_bind(&checker, &ep_config_schema, config, root, (struct ep_where){NULL, 1, 1});
     if (root && !fy_parser_get_stream_error(parser)) {

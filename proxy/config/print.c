@@ -16,7 +16,8 @@ struct printer {
  * `off` is a boolean. */
 static bool plain(struct ep_str s)
 {
-    static const char *const words[] = {"null", "~", "-", "---", "...", "true", "false", "on", "off", "yes", "no", "y", "n"};
+    static const char *const words[] = {"null", "~",   "-",   "---", "...", "true", "false",
+                                        "on",   "off", "yes", "no",  "y",   "n"};
 
     if (s.n == 0 || s.n > 200)
         return false;
@@ -77,7 +78,8 @@ static void indent(FILE *f, int depth)
     fprintf(f, "%*s", depth * 2, "");
 }
 
-static void print_struct(struct printer *p, const struct ep_schema *s, const void *object, int depth, bool first_inline);
+static void print_struct(struct printer *p, const struct ep_schema *s, const void *object, int depth,
+                         bool first_inline);
 
 /* A list element or key is printed where the cursor is: behind "- " the first key needs no indent. */
 static void print_list(struct printer *p, const struct ep_field *f, const struct ep_vec *list, int depth)

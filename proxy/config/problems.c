@@ -104,7 +104,8 @@ char *ep_problems_text(struct ep_problems *p, bool excerpt)
             print_excerpt(f, p, q->where);
     }
     if (p->n >= PROBLEMS_MAX)
-        fprintf(f, "%s: there is more; only the first %u are shown\n", p->file ? p->file : "configuration", PROBLEMS_MAX);
+        fprintf(f, "%s: there is more; only the first %u are shown\n", p->file ? p->file : "configuration",
+                PROBLEMS_MAX);
     fclose(f);
     return text;
 }
@@ -118,7 +119,8 @@ void ep_problems_first(struct ep_problems *p, struct ep_error *err)
         if (q->warning)
             continue;
         if (q->where.line > 0)
-            ep_error_set(err, "%s:%d:%d: %s", p->file ? p->file : "configuration", q->where.line, q->where.column, q->text);
+            ep_error_set(err, "%s:%d:%d: %s", p->file ? p->file : "configuration", q->where.line, q->where.column,
+                         q->text);
         else
             ep_error_set(err, "%s: %s", p->file ? p->file : "configuration", q->text);
         return;

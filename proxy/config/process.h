@@ -12,13 +12,13 @@
 struct ep_serving {
     struct ep_worker worker;
     struct ep_server *server;
-    bool inited, running;            /* of the main thread */
+    bool inited, running; /* of the main thread */
     struct ep_identity *identity;
-    struct ep_view *next;            /* built, not committed */
+    struct ep_view *next; /* built, not committed */
     struct ep_access_log *next_log;
     struct ep_list slots;
     struct ep_timer sweep;
-    atomic_int stage_done;           /* enum ep_drain_stage */
+    atomic_int stage_done; /* enum ep_drain_stage */
     int stage;
     uint64_t stage_ns;
 };
@@ -29,12 +29,12 @@ enum ep_drain_stage { EP_DRAIN_NOT, EP_DRAIN_ACCEPTING, EP_DRAIN_INBOUND, EP_DRA
 struct ep_attempt {
     struct ep_config *config;
     uint64_t generation;
-    struct ep_identity *identity;    /* NULL: none */
+    struct ep_identity *identity; /* NULL: none */
     struct ep_audit *audit;
-    int *fds;                        /* [listener * n_workers + worker]; -1: the listener has its socket */
+    int *fds; /* [listener * n_workers + worker]; -1: the listener has its socket */
     unsigned n_workers;
     struct ep_addr *own;
-    struct ep_error *errors;         /* one a worker; empty: it could */
+    struct ep_error *errors; /* one a worker; empty: it could */
 };
 
 struct ep_server {
@@ -43,7 +43,7 @@ struct ep_server {
     bool main_inited, ready, forced;
     struct ep_serving *serving;
     unsigned n;
-    struct ep_stats **shards;        /* of the workers, then the main thread's */
+    struct ep_stats **shards; /* of the workers, then the main thread's */
     struct ep_config *config;
     struct ep_identity *identity;
     struct ep_audit *audit;

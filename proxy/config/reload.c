@@ -22,9 +22,8 @@ void ep_reload_reject(struct ep_server *s, const char *text)
     s->rejected = ep_strdup(text);
     s->rejected_wall_ns = ep_clock_wall_ns();
     count(s, "rejected");
-    if (s->audit)
-        ep_audit_write(s->audit, "configuration",
-                       (struct ep_audit_field[]){{"result", EP_STR("rejected")}, {"reason", ep_str(text)}}, 2);
+    ep_audit_record(s->audit, s->shards[s->n], "configuration",
+                    (struct ep_audit_field[]){{"result", EP_STR("rejected")}, {"reason", ep_str(text)}}, 2);
 }
 
 static void tell_accepted(struct ep_server *s, const char *result)
@@ -39,9 +38,8 @@ static void tell_accepted(struct ep_server *s, const char *result)
     ep_cell_set(ep_stats_cell(s->shards[s->n], EP_METRIC_GENERATION, NULL), s->generation);
     ep_info("config", "generation %s %s: %zu listeners, %zu clusters", generation, result, s->config->listeners.n,
             s->config->clusters.n);
-    if (s->audit)
-        ep_audit_write(s->audit, "configuration",
-                       (struct ep_audit_field[]){{"result", ep_str(result)}, {"generation", ep_str(generation)}}, 2);
+    ep_audit_record(s->audit, s->shards[s->n], "configuration",
+                    (struct ep_audit_field[]){{"result", ep_str(result)}, {"generation", ep_str(generation)}}, 2);
 }
 
 static void tell_expiry(struct ep_server *s)
@@ -105,7 +103,8 @@ static bool kept(const struct ep_server *s, const struct ep_listener_config *l)
     const struct ep_listener_config *old = s->config ? s->config->listeners.v : NULL;
 
     for (size_t i = 0; s->generation && i < s->config->listeners.n; i++)
-        if (ep_str_eq(old[i].name, l->name) && ep_addr_equal(&old[i].bind, &l->bind) && old[i].intercept == l->intercept)
+        if (ep_str_eq(old[i].name, l->name) && ep_addr_equal(&old[i].bind, &l->bind) &&
+            old[i].intercept == l->intercept)
             return true;
     return false;
 }
@@ -162,7 +161,8 @@ static bool same_str(struct ep_str a, struct ep_str b)
 }
 
 /* The audit stays while its directory does: it holds a lock there, and the chain goes on. */
-static bool open_audit(struct ep_server *s, const struct ep_config *config, struct ep_audit **audit, struct ep_error *err)
+static bool open_audit(struct ep_server *s, const struct ep_config *config, struct ep_audit **audit,
+                       struct ep_error *err)
 {
     *audit = s->audit;
     if (s->generation && same_str(s->config->audit.directory, config->audit.directory)) {

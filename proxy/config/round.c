@@ -18,10 +18,10 @@ struct question {
     pthread_mutex_t lock;
     pthread_cond_t answered;
     unsigned refs, open;
-    ep_round_fn *fn;                                            /* one of both */
+    ep_round_fn *fn; /* one of both */
     void (*describe)(struct ep_worker *w, struct ep_json *out);
     void *arg;
-    struct ep_json *answers;                                    /* of describe */
+    struct ep_json *answers; /* of describe */
     bool *done;
     struct letter letters[];
 };

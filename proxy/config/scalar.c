@@ -162,7 +162,7 @@ bool ep_scalar_read(struct ep_arena *arena, const struct ep_field *f, enum ep_ty
         good = ep_cidr_parse(s, out);
         break;
     default:
-        assert(!"not a scalar");
+        assert(false && "not a scalar");
     }
     if (!good)
         return ep_error_set(err, "must be %s, not '%.*s'", types[type].wanted, (int)EP_MIN(s.n, (size_t)80), s.p);
@@ -236,7 +236,7 @@ struct ep_str ep_scalar_text(struct ep_arena *arena, const struct ep_field *f, e
     case EP_TYPE_CIDR:
         return ((const struct ep_cidr *)value)->family ? cidr_text(arena, value) : (struct ep_str){NULL, 0};
     default:
-        assert(!"not a scalar");
+        assert(false && "not a scalar");
         return (struct ep_str){NULL, 0};
     }
 }

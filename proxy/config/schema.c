@@ -13,7 +13,9 @@
 #define WORKERS_MAX 64u
 
 static const struct ep_field node_fields[] = {
-    {.key = "service", .type = EP_TYPE_STR, .offset = NODE(service),
+    {.key = "service",
+     .type = EP_TYPE_STR,
+     .offset = NODE(service),
      .help = "Who we are, in metrics and logs; without it SERVICE, POD_NAME or HOSTNAME of the environment."},
     {.key = "namespace", .type = EP_TYPE_STR, .offset = NODE(namespace_), .help = "Without it POD_NAMESPACE."},
     {.key = "cluster", .type = EP_TYPE_STR, .offset = NODE(cluster), .help = "Without it CLUSTER."},
@@ -38,16 +40,24 @@ static void check_node(void *object, struct ep_checker *c)
     from_environment(c, &n->cluster, (const char *const[]){"CLUSTER", NULL});
 }
 
-static const struct ep_schema node_schema =
-    EP_SCHEMA("node", "Who this proxy stands beside.", struct ep_node_config, node_fields, .short_key = "service",
-              .check = check_node);
+static const struct ep_schema node_schema = EP_SCHEMA("node", "Who this proxy stands beside.", struct ep_node_config,
+                                                      node_fields, .short_key = "service", .check = check_node);
 
 static const struct ep_field admin_fields[] = {
-    {.key = "bind", .type = EP_TYPE_ADDR, .offset = ADMIN(bind), .preset = "127.0.0.1:15000",
+    {.key = "bind",
+     .type = EP_TYPE_ADDR,
+     .offset = ADMIN(bind),
+     .preset = "127.0.0.1:15000",
      .help = "Of the admin server."},
-    {.key = "metrics", .type = EP_TYPE_ADDR, .offset = ADMIN(metrics), .preset = "0.0.0.0:15020",
+    {.key = "metrics",
+     .type = EP_TYPE_ADDR,
+     .offset = ADMIN(metrics),
+     .preset = "0.0.0.0:15020",
      .help = "Of /metrics, /ready and /live, for those who scrape and probe."},
-    {.key = "token", .type = EP_TYPE_STR, .offset = ADMIN(token), .secret = true,
+    {.key = "token",
+     .type = EP_TYPE_STR,
+     .offset = ADMIN(token),
+     .secret = true,
      .help = "Bearer token that requests which change something must carry; without it they must come over loopback."},
 };
 
@@ -65,21 +75,32 @@ static const struct ep_schema admin_schema =
     EP_SCHEMA("admin", "The admin server and the metrics.", struct ep_admin_config, admin_fields, .check = check_admin);
 
 static const struct ep_field files_fields[] = {
-    {.key = "certificate", .type = EP_TYPE_STR, .offset = FILES(certificate), .required = true,
+    {.key = "certificate",
+     .type = EP_TYPE_STR,
+     .offset = FILES(certificate),
+     .required = true,
      .help = "PEM file: our certificate and what leads to the root."},
     {.key = "key", .type = EP_TYPE_STR, .offset = FILES(key), .required = true, .help = "PEM file: its private key."},
-    {.key = "roots", .type = EP_TYPE_STR, .offset = FILES(roots),
+    {.key = "roots",
+     .type = EP_TYPE_STR,
+     .offset = FILES(roots),
      .help = "PEM file: the trust bundle that peers are checked against; needed for mTLS."},
 };
 
 static const struct ep_schema files_schema =
-    EP_SCHEMA("identity.files", "Watched; a change is taken over without a new configuration.", struct ep_identity_files,
-              files_fields, .check = NULL);
+    EP_SCHEMA("identity.files", "Watched; a change is taken over without a new configuration.",
+              struct ep_identity_files, files_fields, .check = NULL);
 
 static const struct ep_field identity_fields[] = {
-    {.key = "files", .type = EP_TYPE_STRUCT, .offset = IDENTITY(files), .sub = &files_schema,
+    {.key = "files",
+     .type = EP_TYPE_STRUCT,
+     .offset = IDENTITY(files),
+     .sub = &files_schema,
      .help = "Certificate, key and roots from files."},
-    {.key = "trust_domain", .type = EP_TYPE_STR, .offset = IDENTITY(trust_domain), .preset = "cluster.local",
+    {.key = "trust_domain",
+     .type = EP_TYPE_STR,
+     .offset = IDENTITY(trust_domain),
+     .preset = "cluster.local",
      .help = "The trust domain that a peer's SPIFFE ID must be of."},
 };
 
@@ -87,9 +108,17 @@ static const struct ep_schema identity_schema =
     EP_SCHEMA("identity", "Who we are in TLS.", struct ep_identity_config, identity_fields, .check = NULL);
 
 static const struct ep_field drain_fields[] = {
-    {.key = "accept", .type = EP_TYPE_DURATION, .offset = DRAIN(accept_ns), .preset = "5s", .max = 600.0 * (double)EP_S,
+    {.key = "accept",
+     .type = EP_TYPE_DURATION,
+     .offset = DRAIN(accept_ns),
+     .preset = "5s",
+     .max = 600.0 * (double)EP_S,
      .help = "How long after SIGTERM new connections are still accepted, since endpoints still list the pod."},
-    {.key = "timeout", .type = EP_TYPE_DURATION, .offset = DRAIN(timeout_ns), .preset = "30s", .max = 3600.0 * (double)EP_S,
+    {.key = "timeout",
+     .type = EP_TYPE_DURATION,
+     .offset = DRAIN(timeout_ns),
+     .preset = "30s",
+     .max = 3600.0 * (double)EP_S,
      .help = "How long to wait then for requests to end."},
 };
 
@@ -97,35 +126,79 @@ static const struct ep_schema drain_schema =
     EP_SCHEMA("drain", "How the process ends.", struct ep_drain_config, drain_fields, .check = NULL);
 
 static const struct ep_field fields[] = {
-    {.key = "node", .type = EP_TYPE_STRUCT, .offset = CONFIG(node), .sub = &node_schema, .help = "Who we stand beside."},
-    {.key = "admin", .type = EP_TYPE_STRUCT, .offset = CONFIG(admin), .sub = &admin_schema,
+    {.key = "node",
+     .type = EP_TYPE_STRUCT,
+     .offset = CONFIG(node),
+     .sub = &node_schema,
+     .help = "Who we stand beside."},
+    {.key = "admin",
+     .type = EP_TYPE_STRUCT,
+     .offset = CONFIG(admin),
+     .sub = &admin_schema,
      .help = "Admin server and metrics. A change takes a restart."},
-    {.key = "workers", .type = EP_TYPE_STR, .offset = CONFIG(workers), .preset = "auto",
-     .help = "Threads that carry traffic: a number, or auto: the CPUs that the cgroup grants, at most 2. A change takes a "
-             "restart."},
-    {.key = "identity", .type = EP_TYPE_OPTIONAL, .offset = CONFIG(identity), .sub = &identity_schema,
+    {.key = "workers",
+     .type = EP_TYPE_STR,
+     .offset = CONFIG(workers),
+     .preset = "auto",
+     .help =
+         "Threads that carry traffic: a number, or auto: the CPUs that the cgroup grants, at most 2. A change takes a "
+         "restart."},
+    {.key = "identity",
+     .type = EP_TYPE_OPTIONAL,
+     .offset = CONFIG(identity),
+     .sub = &identity_schema,
      .help = "Who we are in TLS; without it no TLS is ended and no mTLS started."},
-    {.key = "mesh", .type = EP_TYPE_STRUCT, .offset = CONFIG(mesh), .sub = &ep_mesh_schema,
+    {.key = "mesh",
+     .type = EP_TYPE_STRUCT,
+     .offset = CONFIG(mesh),
+     .sub = &ep_mesh_schema,
      .help = "Destinations that must be reached by mTLS."},
-    {.key = "constitution", .type = EP_TYPE_STRUCT, .offset = CONFIG(constitution), .sub = &ep_constitution_schema,
+    {.key = "constitution",
+     .type = EP_TYPE_STRUCT,
+     .offset = CONFIG(constitution),
+     .sub = &ep_constitution_schema,
      .help = "The constitution that requests must name."},
-    {.key = "policies", .type = EP_TYPE_STRUCT, .offset = CONFIG(policies), .sub = &ep_policies_schema,
+    {.key = "policies",
+     .type = EP_TYPE_STRUCT,
+     .offset = CONFIG(policies),
+     .sub = &ep_policies_schema,
      .help = "Policies in Lua; the directory is watched."},
-    {.key = "listeners", .type = EP_TYPE_LIST, .item = EP_TYPE_STRUCT, .sub = &ep_listener_schema,
-     .offset = CONFIG(listeners), .required = true, .help = "Ports that ephor accepts on."},
-    {.key = "clusters", .type = EP_TYPE_LIST, .item = EP_TYPE_STRUCT, .sub = &ep_cluster_schema, .offset = CONFIG(clusters),
-     .required = true, .help = "Where requests go."},
-    {.key = "audit", .type = EP_TYPE_STRUCT, .offset = CONFIG(audit), .sub = &ep_audit_schema,
-     .help = "The audit."},
-    {.key = "access_log", .type = EP_TYPE_STRUCT, .offset = CONFIG(access_log), .sub = &ep_access_log_schema,
+    {.key = "listeners",
+     .type = EP_TYPE_LIST,
+     .item = EP_TYPE_STRUCT,
+     .sub = &ep_listener_schema,
+     .offset = CONFIG(listeners),
+     .required = true,
+     .help = "Ports that ephor accepts on."},
+    {.key = "clusters",
+     .type = EP_TYPE_LIST,
+     .item = EP_TYPE_STRUCT,
+     .sub = &ep_cluster_schema,
+     .offset = CONFIG(clusters),
+     .required = true,
+     .help = "Where requests go."},
+    {.key = "audit", .type = EP_TYPE_STRUCT, .offset = CONFIG(audit), .sub = &ep_audit_schema, .help = "The audit."},
+    {.key = "access_log",
+     .type = EP_TYPE_STRUCT,
+     .offset = CONFIG(access_log),
+     .sub = &ep_access_log_schema,
      .help = "The access log."},
-    {.key = "chaos", .type = EP_TYPE_STRUCT, .offset = CONFIG(chaos), .sub = &ep_chaos_schema,
+    {.key = "chaos",
+     .type = EP_TYPE_STRUCT,
+     .offset = CONFIG(chaos),
+     .sub = &ep_chaos_schema,
      .help = "Experiments with faults."},
-    {.key = "drain", .type = EP_TYPE_STRUCT, .offset = CONFIG(drain), .sub = &drain_schema,
+    {.key = "drain",
+     .type = EP_TYPE_STRUCT,
+     .offset = CONFIG(drain),
+     .sub = &drain_schema,
      .help = "How the process ends."},
-    {.key = "state", .type = EP_TYPE_STR, .offset = CONFIG(state),
-     .help = "Directory for what outlives the process: the last ten accepted configurations. Without it they are kept in "
-             "memory."},
+    {.key = "state",
+     .type = EP_TYPE_STR,
+     .offset = CONFIG(state),
+     .help =
+         "Directory for what outlives the process: the last ten accepted configurations. Without it they are kept in "
+         "memory."},
 };
 
 /* --- checks across parts --- */
@@ -164,8 +237,8 @@ static void check_cluster(struct ep_checker *c, const struct ep_config *config, 
         if (clusters[i].name.n)
             names[n++] = ep_arena_str(c->arena, clusters[i].name).p;
     near = n == 1 ? names[0] : ep_nearest(name, names, n);
-    ep_check_error(c, object, "cluster", "there is no cluster '%.*s'%s%s%s", EP_STR_ARG(name), near ? "; did you mean '" : "",
-                   near ? near : "", near ? "'?" : "");
+    ep_check_error(c, object, "cluster", "there is no cluster '%.*s'%s%s%s", EP_STR_ARG(name),
+                   near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
 static void check_binds(struct ep_checker *c, const struct ep_config *config)
@@ -210,8 +283,7 @@ static void check(void *object, struct ep_checker *c)
     const struct ep_listener_config *l = config->listeners.v;
     uint64_t n;
 
-    if (!ep_str_eq(config->workers, EP_STR("auto")) &&
-        !(ep_str_u64(config->workers, &n) && n >= 1 && n <= WORKERS_MAX))
+    if (!ep_str_eq(config->workers, EP_STR("auto")) && !(ep_str_u64(config->workers, &n) && n >= 1 && n <= WORKERS_MAX))
         ep_check_error(c, object, "workers", "must be auto or a number from 1 to %u", WORKERS_MAX);
     check_names(c, &config->listeners, sizeof(struct ep_listener_config), "listener");
     check_names(c, &config->clusters, sizeof(struct ep_cluster_config), "cluster");

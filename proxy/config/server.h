@@ -1,9 +1,9 @@
 /* The process: a main thread with signals, configuration and admin, and N workers that carry the traffic.
  *
- * A configuration is taken over in two rounds: every worker builds its view of it, in its own thread; only when all could
- * does every worker commit, which is a swap of pointers between two events. If one couldn't, all drop what they built
- * and the old configuration stays. Sockets are made by the main thread, one a worker and listener, before either round.
- * DESIGN.md sections 3, 5, 11 and 15. */
+ * A configuration is taken over in two rounds: every worker builds its view of it, in its own thread; only when all
+ * could does every worker commit, which is a swap of pointers between two events. If one couldn't, all drop what they
+ * built and the old configuration stays. Sockets are made by the main thread, one a worker and listener, before either
+ * round. DESIGN.md sections 3, 5, 11 and 15. */
 #ifndef EP_CONFIG_SERVER_H
 #define EP_CONFIG_SERVER_H
 
@@ -29,7 +29,7 @@ struct ep_server_status {
     unsigned workers;
     uint64_t generation;
     uint64_t started_wall_ns, accepted_wall_ns;
-    const char *rejected;      /* why the last one was; NULL: the last one was accepted */
+    const char *rejected; /* why the last one was; NULL: the last one was accepted */
     uint64_t rejected_wall_ns;
 };
 struct ep_server_status ep_server_status(const struct ep_server *s);

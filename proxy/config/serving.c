@@ -79,7 +79,7 @@ static bool same_socket(const struct slot *s, const struct ep_listener_config *c
 
 static struct slot *find_slot(struct ep_serving *v, const struct ep_listener_config *c)
 {
-    EP_LIST_FOREACH(n, &v->slots)
+    EP_LIST_FOREACH (n, &v->slots)
         if (same_socket(slot_of(n), c))
             return slot_of(n);
     return NULL;
@@ -112,7 +112,7 @@ static void on_sweep(struct ep_timer *t)
     struct ep_serving *v = EP_CONTAINER(t, struct ep_serving, sweep);
     bool more = false;
 
-    EP_LIST_FOREACH(n, &v->slots) {
+    EP_LIST_FOREACH (n, &v->slots) {
         struct slot *s = slot_of(n);
         if (!s->listener->removed)
             continue;
@@ -128,7 +128,7 @@ static void on_sweep(struct ep_timer *t)
 /* What has no chain in the view in force goes. */
 static void retire_slots(struct ep_serving *v)
 {
-    EP_LIST_FOREACH(n, &v->slots) {
+    EP_LIST_FOREACH (n, &v->slots) {
         struct slot *s = slot_of(n);
         if (s->listener->removed || s->view == v->worker.view)
             continue;
@@ -183,7 +183,7 @@ void ep_serving_describe(struct ep_worker *w, struct ep_json *out)
 
     ep_json_key(out, "listeners");
     ep_json_array(out);
-    EP_LIST_FOREACH(n, &v->slots) {
+    EP_LIST_FOREACH (n, &v->slots) {
         const struct ep_server_listener *l = slot_of(n)->listener;
         char bind[128];
         ep_addr_format(&l->listener.options.bind, bind);
@@ -218,7 +218,7 @@ static bool stage_over(struct ep_serving *v)
 {
     bool streams = false, connections = false;
 
-    EP_LIST_FOREACH(n, &v->slots) {
+    EP_LIST_FOREACH (n, &v->slots) {
         struct slot *s = slot_of(n);
         if (!concerns(v, s))
             continue;
@@ -246,7 +246,7 @@ void ep_serving_drain(struct ep_serving *v, void *stage, unsigned index)
     v->stage = *(const int *)stage;
     v->stage_ns = v->worker.now_ns;
     v->worker.draining = v->stage == EP_DRAIN_ALL;
-    EP_LIST_FOREACH(n, &v->slots) {
+    EP_LIST_FOREACH (n, &v->slots) {
         struct slot *s = slot_of(n);
         if (!concerns(v, s))
             continue;
@@ -276,7 +276,7 @@ bool ep_serving_init(struct ep_serving *v, struct ep_server *s, unsigned index, 
 
 static bool streams_left(struct ep_serving *v)
 {
-    EP_LIST_FOREACH(n, &v->slots)
+    EP_LIST_FOREACH (n, &v->slots)
         if (slot_of(n)->listener->n_streams)
             return true;
     return false;
@@ -288,10 +288,10 @@ static void serving_end(struct ep_serving *v)
     struct ep_worker *w = &v->worker;
 
     ep_worker_timer_stop(w, &v->sweep);
-    EP_LIST_FOREACH(n, &v->slots)
+    EP_LIST_FOREACH (n, &v->slots)
         ep_listener_stop(&slot_of(n)->listener->listener);
     for (int round = 0; round < END_ROUNDS && (!ep_list_empty(&w->conns) || streams_left(v)); round++) {
-        EP_LIST_FOREACH(n, &w->conns)
+        EP_LIST_FOREACH (n, &w->conns)
             ep_conn_abort(EP_CONTAINER(n, struct ep_conn, node), EP_CLOSE_LOCAL, false);
         ep_worker_turn(w, false);
     }
@@ -299,7 +299,7 @@ static void serving_end(struct ep_serving *v)
         ep_warn("server", "worker %u ends with streams that could not be ended", w->index);
         return;
     }
-    EP_LIST_FOREACH(n, &v->slots)
+    EP_LIST_FOREACH (n, &v->slots)
         slot_free(slot_of(n));
     if (v->next)
         ep_view_unref(v->next);

@@ -28,7 +28,8 @@ static struct ep_tls_context *mesh_tcp_context(void *user)
     return v->identity ? v->identity->mesh_tcp : NULL;
 }
 
-static struct ep_upstream_env environment(struct ep_serving *v, const struct ep_config *config, const struct ep_attempt *a)
+static struct ep_upstream_env environment(struct ep_serving *v, const struct ep_config *config,
+                                          const struct ep_attempt *a)
 {
     return (struct ep_upstream_env){
         .worker = &v->worker,

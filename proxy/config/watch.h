@@ -10,10 +10,10 @@
 struct ep_watch {
     struct ep_worker *worker;
     void (*on_change)(struct ep_watch *w);
-    int fd;                 /* -1: can't watch */
+    int fd; /* -1: can't watch */
     struct event event;
     struct ep_timer settle;
-    uint64_t since_ns;      /* the first event of those gathered; 0: none */
+    uint64_t since_ns; /* the first event of those gathered; 0: none */
     struct {
         int wd;
         char *path;

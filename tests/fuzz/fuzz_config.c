@@ -1,13 +1,14 @@
 /* link: ep_config */
-/* Configurations: whatever the bytes are, there is a configuration or an error with a place; and a configuration that was
- * taken prints as a text that is taken too, and prints the same. */
+/* Configurations: whatever the bytes are, there is a configuration or an error with a place; and a configuration that
+ * was taken prints as a text that is taken too, and prints the same. */
 #include <stdlib.h>
 
 #include "config/config.h"
 
 #define CHECK(x) ((x) ? (void)0 : abort())
 
-/* What libfyaml itself does with odd documents is not ours to test here: no anchors, tags, directives or block scalars. */
+/* What libfyaml itself does with odd documents is not ours to test here: no anchors, tags, directives or block scalars.
+ */
 static bool plain_yaml(const char *p, size_t n)
 {
     for (size_t i = 0; i < n; i++)

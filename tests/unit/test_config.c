@@ -1,6 +1,6 @@
 /* link: ep_config */
-/* Configuration: binding, defaults, the environment, every kind of mistake, the print that reads back, and the pages that
- * are made from the tables. Broken files are in tests/config/broken, each with what must be said of it. */
+/* Configuration: binding, defaults, the environment, every kind of mistake, the print that reads back, and the pages
+ * that are made from the tables. Broken files are in tests/config/broken, each with what must be said of it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -127,7 +127,8 @@ static void the_environment_stands_in_values(void **state)
     assert_int_equal(k->endpoints.n, 1);
     assert_true(ep_str_eq(c->state, EP_STR("/x")));
     ep_config_unref(c);
-    assert_told(SMALL "state: ${EPHOR_TEST_NOT_SET}\n", "test:5:8: error: state: the environment has no EPHOR_TEST_NOT_SET");
+    assert_told(SMALL "state: ${EPHOR_TEST_NOT_SET}\n",
+                "test:5:8: error: state: the environment has no EPHOR_TEST_NOT_SET");
     setenv("SERVICE", "from-the-environment", 1);
     c = parse(SMALL);
     assert_true(ep_str_eq(c->node.service, EP_STR("from-the-environment")));
@@ -221,7 +222,8 @@ static void aliases_may_not_make_a_small_file_big(void **state)
 
     (void)state;
     for (int i = 0; i < 100; i++)
-        n += (size_t)snprintf(text + n, sizeof text - n, "%s{cluster: app, retry: {on: %s[", i ? ", " : "", i ? "*on" : "&on ");
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s{cluster: app, retry: {on: %s[", i ? ", " : "",
+                              i ? "*on" : "&on ");
     assert_true(n < sizeof text); /* brackets that nest without end are refused before the parser sees them */
     assert_told(text, "nested deeper than 64");
 
