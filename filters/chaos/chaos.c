@@ -172,8 +172,7 @@ static void audit(struct ep_stream *s, const struct ep_chaos_experiment *x)
         {"tool", s->call.tool},                {"constitutional_hash", s->view->constitution},
     };
 
-    if (s->worker->audit)
-        ep_audit_write(s->worker->audit, "chaos", fields, EP_COUNT(fields));
+    ep_audit_record(s->worker->audit, s->worker->stats, "chaos", fields, EP_COUNT(fields));
 }
 
 /* For x-ephor-fault. Always the same space, so that `identity` finds it. */

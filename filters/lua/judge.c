@@ -158,7 +158,7 @@ static void audit_shadow(struct ep_stream *s, const struct ep_policy *p, const s
         {"model", s->call.model},
     };
 
-    ep_audit_write(s->worker->audit, "decision", fields, EP_COUNT(fields));
+    ep_audit_record(s->worker->audit, s->worker->stats, "decision", fields, EP_COUNT(fields));
 }
 
 /* A denial: enforced, or only counted and audited. */

@@ -96,6 +96,7 @@ static void on_protocol(struct ep_listener *listener, struct ep_conn *c, enum ep
 {
     struct ep_server_listener *l = of(listener);
     const struct ep_http_options *o = &l->http; /* of the listener: a connection outlives its chain */
+    const struct ep_tls_info *tls = ep_conn_tls_info(c);
     const char *protocol;
 
     if (l->chain->config->protocol == 3)
@@ -103,6 +104,9 @@ static void on_protocol(struct ep_listener *listener, struct ep_conn *c, enum ep
     protocol = what == EP_SNIFF_H2 ? "h2" : what == EP_SNIFF_HTTP1 ? "http/1.1" : "tcp";
     ep_stats_add(l->worker->stats, EP_METRIC_CONNECTIONS_TOTAL, EP_LABELS(l->name, ep_str(protocol)), 1);
     count_connections(l);
+    if (tls)
+        ep_stats_add(l->worker->stats, EP_METRIC_TLS_HANDSHAKES,
+                     EP_LABELS(EP_STR("server"), tls->resumed ? EP_STR("resumed") : EP_STR("ok"), tls->version), 1);
     if (what == EP_SNIFF_H2)
         ep_h2_serve(c, o, &acceptor, l, slab, first, n);
     else if (what == EP_SNIFF_HTTP1)
@@ -117,6 +121,8 @@ static void on_refused(struct ep_listener *l, const char *reason)
 {
     if (!strcmp(reason, "descriptors"))
         ep_stats_add(l->worker->stats, EP_METRIC_ACCEPT_ERRORS, EP_LABELS(of(l)->name, ep_str(reason)), 1);
+    if (!strcmp(reason, "tls"))
+        ep_stats_add(l->worker->stats, EP_METRIC_TLS_HANDSHAKES, EP_LABELS(EP_STR("server"), EP_STR("failed"), EP_STR("")), 1);
     count_rejected(of(l), reason);
 }
 

@@ -364,3 +364,15 @@ void ep_audit_sync(struct ep_audit *a)
         ep_fail("audit", "%s: fsync: %s", a->path, strerror(errno));
     (void)close(fd);
 }
+
+int ep_audit_record(struct ep_audit *a, struct ep_stats *stats, const char *event, const struct ep_audit_field *fields, size_t n)
+{
+    int result;
+
+    if (!a)
+        return 0;
+    result = ep_audit_write(a, event, fields, n);
+    if (stats)
+        ep_stats_add(stats, EP_METRIC_AUDIT_RECORDS, EP_LABELS(result == 0 ? EP_STR("written") : EP_STR("failed")), 1);
+    return result;
+}

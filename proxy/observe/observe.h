@@ -108,6 +108,8 @@ void ep_audit_free(struct ep_audit *a);
 /* Writes one record to the file before it returns (any thread). 0, or -errno when it can't be written:
  * with `required` the caller then must not let the request pass. */
 int ep_audit_write(struct ep_audit *a, const char *event, const struct ep_audit_field *fields, size_t n);
+/* The same, counted in ephor_audit_records_total of `stats`, which is of the calling thread. NULL for a: nothing. */
+int ep_audit_record(struct ep_audit *a, struct ep_stats *stats, const char *event, const struct ep_audit_field *fields, size_t n);
 void ep_audit_sync(struct ep_audit *a); /* fsync when `sync_ns` has passed; from the main thread's timer */
 /* Checks every file of a directory. Returns the number of good records, or -1 with err naming file and line. */
 int64_t ep_audit_verify(const char *directory, struct ep_error *err);

@@ -144,6 +144,13 @@ enum ep_upstream_failure ep_dial_failure(enum ep_close why)
 
 /* --- the connection --- */
 
+static void count_handshake(struct ep_cluster *cl, const struct ep_tls_info *tls)
+{
+    if (tls && cl->worker->stats)
+        ep_stats_add(cl->worker->stats, EP_METRIC_TLS_HANDSHAKES,
+                     EP_LABELS(EP_STR("client"), tls->resumed ? EP_STR("resumed") : EP_STR("ok"), tls->version), 1);
+}
+
 static void on_ready(struct ep_conn *conn)
 {
     struct ep_upconn *u = conn->user;
@@ -156,6 +163,7 @@ static void on_ready(struct ep_conn *conn)
         return;
     }
     count(cl, DIAL_OK);
+    count_handshake(cl, ep_conn_tls_info(conn));
     l->n_dialing--;
     l->speaks = u->speaks;
     u->state = EP_UPCONN_BUSY;
@@ -194,6 +202,8 @@ static void dial_failed(struct ep_upconn *u, enum ep_close why)
     count(cl, failure == EP_UPSTREAM_CONNECT           ? DIAL_REFUSED
               : failure == EP_UPSTREAM_CONNECT_TIMEOUT ? DIAL_TIMEOUT
                                                        : DIAL_TLS);
+    if (failure == EP_UPSTREAM_TLS && cl->worker->stats)
+        ep_stats_add(cl->worker->stats, EP_METRIC_TLS_HANDSHAKES, EP_LABELS(EP_STR("client"), EP_STR("failed"), EP_STR("")), 1);
     if (failure == EP_UPSTREAM_CONNECT)
         ep_debug("upstream", "cluster %.*s: %s: %s", EP_STR_ARG(cl->config.name), e->name, text);
     else if (ep_cluster_may_warn(cl))
