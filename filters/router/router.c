@@ -38,6 +38,8 @@ static void refuse(struct router *r, enum ep_refusal_kind kind, const char *code
 {
     struct ep_stream *s = r->stream;
 
+    if (s->reply_pending || s->local_reply)
+        return; /* a filter has answered: nobody waits for the upstream any more */
     if (!s->response_flag)
         s->response_flag = flag;
     ep_stream_refuse(s, &(struct ep_refusal){.kind = kind,
@@ -60,12 +62,20 @@ static void on_backoff(struct ep_timer *t)
     start_try(EP_CONTAINER(t, struct router, backoff));
 }
 
-/* Whether one more try is right, and if so begins it at the end of the turn. */
+/* True when nobody wants an upstream's answer any more: ephor has one of its own, or the stream ends. */
+static bool unwanted(const struct router *r)
+{
+    const struct ep_stream *s = r->stream;
+
+    return s->ending || s->refused || s->reply_pending || s->local_reply || r->gave_up;
+}
+
+/* Whether one more try is right; counts it. The caller begins it at the end of the turn. */
 static bool retry(struct router *r, enum router_failure why, unsigned status)
 {
     struct ep_stream *s = r->stream;
 
-    if (s->response_started || r->gave_up || s->ending || s->tunnel)
+    if (s->response_started || s->tunnel || unwanted(r))
         return false;
     if (!router_may_retry(r, why, status))
         return false;
@@ -84,6 +94,7 @@ static void try_failed(struct router *r, enum router_failure why, enum ep_reset 
     struct ep_stream *s = r->stream;
 
     r->outcome = (struct ep_upstream_outcome){.reset = reset, .latency_ns = 0};
+    ep_worker_timer_stop(s->worker, &r->try_timer);
     if (s->up)
         s->up->over = true;
     if (retry(r, why, 0)) {
@@ -167,6 +178,7 @@ static void on_message_sent(struct ep_leg *leg)
     struct router *r = leg->owner;
 
     r->stream->time.upstream_sent = r->stream->worker->now_ns;
+    ep_stream_request_whole(r->stream);
 }
 
 static void on_reset(struct ep_leg *leg, enum ep_reset why)
@@ -222,11 +234,18 @@ static void on_leg(struct ep_upstream_call *call, struct ep_leg *leg)
     s->endpoint = ep_arena_str(&s->arena, ep_endpoint_name(call->endpoint)); /* the endpoint may go before the log */
     if (tls)
         s->upstream_peer_id = ep_arena_str(&s->arena, tls->peer_id);
+    if (unwanted(r)) {
+        leg->ops->reset(leg, EP_RESET_CANCEL);
+        return;
+    }
     router_prepare_headers(r, tls);
     leg->ops->headers(leg, &s->request.headers, no_body);
     if (r->route->config->per_try_timeout_ns)
         ep_worker_timer(s->worker, &r->try_timer, r->route->config->per_try_timeout_ns);
-    if (!no_body)
+    r->ended_sent = no_body;
+    if (no_body)
+        ep_stream_request_whole(s);
+    else
         router_send_body(r);
 }
 
@@ -255,15 +274,15 @@ static void start_try(struct router *r)
     const struct ep_endpoint *avoid = r->call.avoid;
     struct ep_cluster *cluster = r->call.cluster;
 
-    if (s->ending || s->refused)
+    if (unwanted(r))
         return;
-    if (r->retries) { /* the body goes out once more, from the copy */
+    if (r->retries && r->replay_whole) { /* the body goes out once more, from the copy; else nothing of it has left */
         ep_body_fini(&r->held);
         for (uint32_t i = 0; i < r->replay.count; i++)
             ep_body_push(&r->held, ep_slice_ref(*ep_body_at(&r->replay, i)), &s->worker->slabs);
         r->replayed_ahead = r->told;
-        r->ended_sent = false;
     }
+    r->ended_sent = false;
     router_fill_call(r, cluster);
     r->call.avoid = avoid;
     r->call.on_leg = on_leg;

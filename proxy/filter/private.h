@@ -14,6 +14,7 @@ extern const struct ep_leg_events ep_stream_down_events;
 void ep_stream_check_end(struct ep_stream *s);   /* ends the stream when nothing is left to do */
 void ep_stream_end(struct ep_stream *s);         /* queues the end */
 void ep_stream_settle(struct ep_stream *s);      /* opens windows by what has left */
+void ep_message_drop(struct ep_message *m);      /* all body bytes that are still here */
 
 /* walk.c */
 void ep_walk_request(struct ep_stream *s);       /* as far as it goes now */

@@ -6,9 +6,25 @@
 
 #include <stdio.h>
 
+/* The response steps that a reply passes: those in front of the filter that makes it. One that is made outside of any
+ * step (the upstream failed, the time is over) comes from where the message stands. */
+static int8_t reply_from(const struct ep_stream *s)
+{
+    const struct ep_walk *rq = &s->request_walk, *rp = &s->response_walk;
+
+    if (rq->running || rp->running)
+        return (int8_t)(s->current - 1);
+    if (rp->waiting)
+        return rp->at; /* it stands behind the filter that waits */
+    if (rp->started || rq->headers_passed)
+        return (int8_t)(s->chain->n_filters - 2);
+    return (int8_t)(rq->waiting ? rq->at - 2 : rq->at - 1);
+}
+
 void ep_stream_reply(struct ep_stream *s, unsigned status, struct ep_str content_type, struct ep_str body,
                      const struct ep_reply_header *extra, size_t n_extra)
 {
+    bool bodiless = status == 204 || status == 304;
     struct ep_headers *h = &s->response.headers;
     struct ep_str number;
 
@@ -19,7 +35,7 @@ void ep_stream_reply(struct ep_stream *s, unsigned status, struct ep_str content
         return;
     }
     ep_headers_fini(h); /* what the upstream may have said is dropped */
-    ep_body_fini(&s->response.body);
+    ep_message_drop(&s->response);
     ep_headers_init(h, &s->arena);
     number = ep_arena_printf(&s->arena, "%03u", status);
     ep_headers_append(h, EP_HDR_STATUS, EP_STR(":status"), number);
@@ -27,10 +43,11 @@ void ep_stream_reply(struct ep_stream *s, unsigned status, struct ep_str content
         ep_headers_add_id(h, EP_HDR_CONTENT_TYPE, content_type);
     for (size_t i = 0; i < n_extra; i++)
         ep_headers_add(h, extra[i].name, extra[i].value);
-    if (status != 204 && status != 304 && !ep_headers_find_id(h, EP_HDR_GRPC_STATUS))
+    if (!bodiless && !ep_headers_find_id(h, EP_HDR_GRPC_STATUS))
         ep_headers_append(h, EP_HDR_CONTENT_LENGTH, EP_STR("content-length"),
                           ep_arena_printf(&s->arena, "%zu", body.n));
-    s->reply_body = ep_arena_str(&s->arena, body);
+    s->reply_body = bodiless ? (struct ep_str){NULL, 0} : ep_arena_str(&s->arena, body);
+    s->reply_from = reply_from(s);
     s->status = status;
     s->reply_pending = true;
     ep_worker_defer(s->worker, &s->task);
@@ -48,12 +65,22 @@ void ep_stream_reply_grpc(struct ep_stream *s, unsigned grpc_status, struct ep_s
     ep_stream_reply(s, 200, EP_STR("application/grpc"), (struct ep_str){NULL, 0}, extra, message.n ? 2 : 1);
 }
 
+/* What the upstream said and nobody will hear counts against its window no longer. */
+static void give_up_response(struct ep_stream *s)
+{
+    struct ep_message *m = &s->response;
+
+    ep_message_drop(m);
+    if (s->up && m->owed)
+        s->up->ops->consumed(s->up, m->owed);
+    m->owed = 0;
+}
+
 /* The deferred part: the reply starts in front of the filter that made it. */
 void ep_reply_run(struct ep_stream *s)
 {
     struct ep_walk *w = &s->response_walk;
     struct ep_message *m = &s->response;
-    bool upstream_answered = w->started;
 
     s->reply_pending = false;
     if (s->down_over) {
@@ -62,17 +89,16 @@ void ep_reply_run(struct ep_stream *s)
     }
     s->local_reply = true;
     s->request_done = true;
-    ep_body_fini(&s->request.body);
-    *w = (struct ep_walk){.started = true};
-    w->at = w->body_from =
-        (int8_t)(upstream_answered || s->request_walk.headers_passed ? (int)s->chain->n_filters - 2 : (int)s->current - 1);
+    ep_message_drop(&s->request);
+    give_up_response(s);
+    *w = (struct ep_walk){.started = true, .at = s->reply_from, .body_from = s->reply_from};
     m->has_headers = true;
     m->has_trailers = false;
-    m->owed = m->in_flight = 0;
+    m->in_flight = 0;
     m->ended = true;
     m->end_given = false;
     s->time.first_byte = s->time.first_byte ? s->time.first_byte : s->worker->now_ns;
-    s->time.response_end = s->worker->now_ns;
+    s->time.response_end = s->last_active_ns = s->worker->now_ns;
     if (s->reply_body.n && !s->down->head_request) /* the arena outlives the leg's output only by a copy */
         ep_body_push_copy(&m->body, s->reply_body.p, s->reply_body.n, &s->worker->slabs);
     ep_stream_settle(s);
@@ -87,7 +113,8 @@ void ep_stream_end_midway(struct ep_stream *s, struct ep_str tail)
         return;
     s->local_reply = true;
     s->request_done = true;
-    ep_body_fini(&m->body);
+    s->last_active_ns = s->worker->now_ns;
+    give_up_response(s);
     m->ended = m->end_given = true;
     if (tail.n) {
         struct ep_slab *slab = ep_slab_new_sized(&s->worker->slabs, tail.n);
@@ -124,8 +151,7 @@ static void audit(struct ep_stream *s, const struct ep_refusal *r)
         {"constitutional_hash", s->view->constitution},
     };
 
-    if (s->worker->audit)
-        ep_audit_write(s->worker->audit, "decision", fields, EP_COUNT(fields));
+    ep_audit_record(s->worker->audit, s->worker->stats, "decision", fields, EP_COUNT(fields));
 }
 
 void ep_stream_refuse(struct ep_stream *s, const struct ep_refusal *given)
@@ -159,20 +185,21 @@ void ep_stream_refuse(struct ep_stream *s, const struct ep_refusal *given)
 
 /* --- bodies that a filter replaced --- */
 
-static void replace_body(struct ep_stream *s, struct ep_message *m, struct ep_str body)
+static void replace_body(struct ep_stream *s, struct ep_message *m, struct ep_str body, bool bodiless)
 {
     ep_body_fini(&m->body);
-    ep_body_push_copy(&m->body, body.p, body.n, &s->worker->slabs);
+    if (!bodiless)
+        ep_body_push_copy(&m->body, body.p, body.n, &s->worker->slabs);
     if (ep_headers_find_id(&m->headers, EP_HDR_CONTENT_LENGTH))
         ep_headers_set_id(&m->headers, EP_HDR_CONTENT_LENGTH, ep_arena_printf(&s->arena, "%zu", body.n));
 }
 
 void ep_stream_set_request_body(struct ep_stream *s, struct ep_str body)
 {
-    replace_body(s, &s->request, body);
+    replace_body(s, &s->request, body, false);
 }
 
 void ep_stream_set_response_body(struct ep_stream *s, struct ep_str body)
 {
-    replace_body(s, &s->response, body);
+    replace_body(s, &s->response, body, s->down->head_request || s->status == 204 || s->status == 304);
 }

@@ -5,6 +5,8 @@
  * the filters, reports, lets go of the downstream leg and frees the arena. */
 #include "filter/private.h"
 
+#define LAST_WORD_NS (10 * EP_S) /* for a client to take the refusal of a stream whose time is over */
+
 static void on_task(struct ep_task *t);
 static void on_timer(struct ep_timer *t);
 
@@ -58,7 +60,7 @@ struct ep_stream *ep_stream_new(struct ep_server_listener *l, struct ep_leg *dow
 
 static void settle(struct ep_message *m, struct ep_leg *from, bool buffering)
 {
-    size_t held = buffering ? 0 : m->in_flight + m->body.bytes, n;
+    size_t held = buffering ? 0 : m->in_flight + m->body.bytes + (m->later ? m->later->bytes : 0), n;
 
     if (m->owed <= held || !from)
         return;
@@ -81,7 +83,36 @@ void ep_stream_request_sent(struct ep_stream *s, size_t n)
         settle(&s->request, s->down, s->request_walk.buffering);
 }
 
+void ep_stream_request_whole(struct ep_stream *s)
+{
+    s->request_whole = true;
+    if (s->tunnel)
+        ep_stream_check_end(s);
+}
+
 /* --- the downstream leg --- */
+
+/* Behind what a waiting filter has seen there may be nothing that it has not: it would pass unseen. */
+static void keep(struct ep_stream *s, struct ep_message *m, const struct ep_walk *w, struct ep_slice slice)
+{
+    struct ep_body *into = &m->body;
+
+    if (EP_UNLIKELY(w->passing)) {
+        if (!m->later) {
+            m->later = ep_arena_alloc(&s->arena, sizeof *m->later);
+            ep_body_init(m->later);
+        }
+        into = m->later;
+    }
+    ep_body_push(into, ep_slice_ref(slice), &s->worker->slabs);
+}
+
+void ep_message_drop(struct ep_message *m)
+{
+    ep_body_fini(&m->body);
+    if (m->later)
+        ep_body_fini(m->later);
+}
 
 static void on_headers(struct ep_leg *leg, struct ep_headers *h, bool end)
 {
@@ -106,7 +137,6 @@ static void on_data(struct ep_leg *leg, struct ep_slice slice, bool end)
 
     if (s->ending)
         return;
-    s->last_active_ns = s->worker->now_ns;
     m->owed += slice.n;
     m->bytes += slice.n;
     m->ended |= end;
@@ -118,8 +148,9 @@ static void on_data(struct ep_leg *leg, struct ep_slice slice, bool end)
         ep_stream_check_end(s);
         return;
     }
+    s->last_active_ns = s->worker->now_ns;
     if (slice.n)
-        ep_body_push(&m->body, ep_slice_ref(slice), &s->worker->slabs);
+        keep(s, m, &s->request_walk, slice);
     ep_walk_request(s);
 }
 
@@ -239,7 +270,7 @@ void ep_stream_response_data(struct ep_stream *s, struct ep_slice slice, bool en
     if (end)
         s->time.response_end = s->worker->now_ns;
     if (slice.n)
-        ep_body_push(&m->body, ep_slice_ref(slice), &s->worker->slabs);
+        keep(s, m, &s->response_walk, slice);
     ep_walk_response(s);
 }
 
@@ -302,16 +333,24 @@ static void on_timer(struct ep_timer *t)
         return;
     if ((s->deadline_ns && now >= s->deadline_ns) ||
         (s->idle_limit_ns && now - s->last_active_ns >= s->idle_limit_ns)) {
-        s->response_flag = s->deadline_ns && now >= s->deadline_ns ? "UT" : "SI";
-        if (s->on_timeout) {
-            s->on_timeout(s);
+        if (s->refused || s->local_reply) { /* what is to be said was said */
+            if (now - s->last_active_ns >= LAST_WORD_NS)
+                ep_stream_abort(s, EP_RESET_TIMEOUT);
+            else
+                ep_worker_timer(s->worker, t, LAST_WORD_NS);
             return;
         }
-        ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_TIMEOUT,
-                                                 .policy = EP_STR("router"),
-                                                 .reason = EP_STR("the request took too long"),
-                                                 .code = "timeout",
-                                                 .grpc_status = -1});
+        s->response_flag = s->deadline_ns && now >= s->deadline_ns ? "UT" : "SI";
+        if (s->on_timeout)
+            s->on_timeout(s);
+        else
+            ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_TIMEOUT,
+                                                     .policy = EP_STR("router"),
+                                                     .reason = EP_STR("the request took too long"),
+                                                     .code = "timeout",
+                                                     .grpc_status = -1});
+        if (!s->ending)
+            ep_worker_timer(s->worker, t, LAST_WORD_NS);
         return;
     }
     if (s->deadline_ns)
@@ -338,7 +377,7 @@ void ep_stream_check_end(struct ep_stream *s)
 
     if (s->ending || !s->response_sent)
         return;
-    if (s->tunnel && !s->local_reply && s->status < 300 && !rq->end_given && !s->request_done)
+    if (s->tunnel && !s->local_reply && s->status < 300 && !s->request_whole && !s->request_done)
         return; /* the other direction of a tunnel goes on */
     if (!rq->ended && !s->down_over) {
         /* An early response: the rest of the request is not wanted (RFC 9113 section 8.1). */
@@ -380,13 +419,14 @@ static void finish(struct ep_stream *s)
     if (s->request.has_headers)
         ep_report_stream(s);
     s->down->ops->release(s->down);
-    ep_body_fini(&s->request.body);
-    ep_body_fini(&s->response.body);
+    ep_message_drop(&s->request);
+    ep_message_drop(&s->response);
     ep_headers_fini(&s->request.headers);
     ep_headers_fini(&s->request.trailers);
     ep_headers_fini(&s->response.headers);
     ep_headers_fini(&s->response.trailers);
     ep_list_remove(&s->node);
+    ep_list_remove(&s->task.node); /* queued once more when the reply that this task sent was the end */
     l->n_streams--;
     ep_cell_set(l->cell_streams, l->n_streams);
     s->magic = 0;

@@ -32,6 +32,7 @@ struct ep_timeline {
 struct ep_message {
     struct ep_headers headers, trailers;
     struct ep_body body;         /* what filters hold back or have not let pass yet */
+    struct ep_body *later;       /* came while a body step waits: no filter has seen it; NULL: never was needed */
     bool has_headers, has_trailers;
     bool ended;                  /* the last byte was received (or the message was made whole by a filter) */
     size_t owed;                 /* bytes received and not yet told consumed */
@@ -47,7 +48,7 @@ struct ep_walk {
     bool started;                /* the head is there */
     bool headers_passed;         /* … and went through all filters */
     bool waiting;                /* EP_WAIT: until ep_stream_resume_* */
-    bool waiting_in_body;
+    bool passing, passing_end;   /* bytes are on their way through the body steps; with the end */
     bool buffering;              /* EP_BUFFER: until the whole body is there */
     bool running;                /* a step runs: resuming is for later */
     bool trailers_passed;
@@ -97,6 +98,8 @@ struct ep_stream {
     const char *response_flag;          /* "UF", "UT", "UO", "NR", "DC", "DI", "FI" …; NULL: none */
     bool refused;                       /* ep_stream_refuse was called */
     bool local_reply;                   /* the response is ours, not the upstream's */
+    bool request_whole;                 /* the request's end left through the upstream leg */
+    int8_t reply_from;                  /* the first filter whose response steps the pending reply passes */
     bool response_started;              /* head sent downstream */
     bool finished;                      /* both sides are done; finish() of the filters was called */
     bool fault_injected;
@@ -175,6 +178,8 @@ void ep_stream_response_trailers(struct ep_stream *s, struct ep_headers *h);
 void ep_stream_response_reset(struct ep_stream *s, enum ep_reset why);
 /* n request bytes left through the upstream leg: the downstream's window may open. */
 void ep_stream_request_sent(struct ep_stream *s, size_t n);
+/* The request's end left too: the last thing that a tunnel whose server has ended waits for. */
+void ep_stream_request_whole(struct ep_stream *s);
 /* The downstream gave up or the stream ends: told to the router by its finish().
  * Aborts the whole stream: both legs reset, filters finished, freed at the end of the turn. */
 void ep_stream_abort(struct ep_stream *s, enum ep_reset why);

@@ -30,11 +30,33 @@ static bool stopped(const struct ep_stream *s)
     return s->ending || s->finished;
 }
 
-static void wait_here(struct ep_stream *s, struct ep_walk *w, bool in_body)
+static void wait_here(struct ep_stream *s, struct ep_walk *w)
 {
     w->waiting = true;
-    w->waiting_in_body = in_body;
     w->waiting_since_ns = s->worker->now_ns;
+}
+
+/* Whether there are bytes, or the end, to begin to pass through the body steps, or a pass to go on with. */
+static bool pass_begins(struct ep_message *m, struct ep_walk *w)
+{
+    bool end = m->ended && !m->has_trailers;
+
+    if (w->passing)
+        return true;
+    if (m->end_given || (m->body.bytes == 0 && !end))
+        return false;
+    w->passing = true;
+    w->passing_end = end;
+    return true;
+}
+
+/* A pass is through: what came meanwhile is next. */
+static void pass_ends(struct ep_stream *s, struct ep_message *m, struct ep_walk *w, int8_t first)
+{
+    w->passing = false;
+    w->at = first;
+    if (EP_UNLIKELY(m->later && m->later->bytes))
+        ep_body_move(&m->body, m->later, m->later->bytes, &s->worker->slabs);
 }
 
 static void too_large(struct ep_stream *s, bool request)
@@ -92,7 +114,7 @@ static bool request_headers(struct ep_stream *s)
             return false;
         w->at++;
         if (step == EP_WAIT) {
-            wait_here(s, w, false);
+            wait_here(s, w);
             return false;
         }
     }
@@ -106,30 +128,29 @@ static bool request_body(struct ep_stream *s)
     struct ep_walk *w = &s->request_walk;
     const struct ep_chain *c = s->chain;
     struct ep_message *m = &s->request;
-    bool end = m->ended && !m->has_trailers;
 
-    if (m->end_given || (m->body.bytes == 0 && !end))
-        return true;
-    for (; w->at < (int8_t)c->n_filters; w->at++) {
-        unsigned i = (unsigned)w->at;
-        const struct ep_filter *f = c->filters[i].filter;
-        enum ep_step step;
+    while (pass_begins(m, w)) {
+        for (; w->at < (int8_t)c->n_filters; w->at++) {
+            unsigned i = (unsigned)w->at;
+            const struct ep_filter *f = c->filters[i].filter;
+            enum ep_step step;
 
-        if (!f->request_body || w->buffered & (1u << i))
-            continue;
-        s->current = (uint8_t)i;
-        if (i == c->n_filters - 1u)
-            m->end_given = end;
-        step = STEP(s, i, f->request_body(s, s->filter_state[i], &m->body, end));
-        if (stopped(s) || s->reply_pending || step == EP_REPLIED)
-            return false;
-        if (step == EP_WAIT) {
-            w->at++;
-            wait_here(s, w, true);
-            return false;
+            if (!f->request_body || w->buffered & (1u << i))
+                continue;
+            s->current = (uint8_t)i;
+            if (i == c->n_filters - 1u)
+                m->end_given = w->passing_end;
+            step = STEP(s, i, f->request_body(s, s->filter_state[i], &m->body, w->passing_end));
+            if (stopped(s) || s->reply_pending || step == EP_REPLIED)
+                return false;
+            if (step == EP_WAIT) {
+                w->at++;
+                wait_here(s, w);
+                return false;
+            }
         }
+        pass_ends(s, m, w, 0);
     }
-    w->at = 0;
     return true;
 }
 
@@ -170,8 +191,11 @@ void ep_walk_request(struct ep_stream *s)
     if (w->headers_passed && !stopped(s) && request_body(s))
         request_trailers(s);
     w->running = false;
-    if (!stopped(s))
-        ep_stream_settle(s);
+    if (stopped(s))
+        return;
+    if (!w->headers_passed && !ep_timer_running(&s->timer)) /* the router, who sets the route's limits, is not reached */
+        ep_stream_set_timeouts(s, 0, s->chain->config->stream_idle_timeout_ns);
+    ep_stream_settle(s);
 }
 
 /* --- response --- */
@@ -213,11 +237,11 @@ static bool response_headers(struct ep_stream *s)
                 continue;
             }
         }
-        if (stopped(s) || s->reply_pending || step == EP_REPLIED)
-            return false;
+        if (stopped(s) || s->reply_pending || (step == EP_REPLIED && !s->local_reply))
+            return false; /* a refusal of what is a refusal already changes nothing: that one is sent */
         w->at--;
         if (step == EP_WAIT) {
-            wait_here(s, w, false);
+            wait_here(s, w);
             return false;
         }
     }
@@ -249,36 +273,43 @@ static void give_response_body(struct ep_stream *s, bool end)
     }
 }
 
-static bool response_body(struct ep_stream *s)
+/* The body steps of the filters from w->at on; false: not all of them let it pass. */
+static bool response_steps(struct ep_stream *s)
 {
     struct ep_walk *w = &s->response_walk;
     const struct ep_chain *c = s->chain;
-    struct ep_message *m = &s->response;
-    bool end = m->ended && !m->has_trailers;
 
-    if (m->end_given || (m->body.bytes == 0 && !end))
-        return true;
-    if (c->response_body_mask && !s->local_reply) {
-        for (; w->at >= 0; w->at--) {
-            unsigned i = (unsigned)w->at;
-            const struct ep_filter *f = c->filters[i].filter;
-            enum ep_step step;
+    for (; w->at >= 0; w->at--) {
+        unsigned i = (unsigned)w->at;
+        const struct ep_filter *f = c->filters[i].filter;
+        enum ep_step step;
 
-            if (!(c->response_body_mask & (1u << i)) || w->buffered & (1u << i))
-                continue;
-            s->current = (uint8_t)i;
-            step = STEP(s, i, f->response_body(s, s->filter_state[i], &m->body, end));
-            if (stopped(s) || s->reply_pending || step == EP_REPLIED)
-                return false;
-            if (step == EP_WAIT) {
-                w->at--;
-                wait_here(s, w, true);
-                return false;
-            }
+        if (!(c->response_body_mask & (1u << i)) || w->buffered & (1u << i))
+            continue;
+        s->current = (uint8_t)i;
+        step = STEP(s, i, f->response_body(s, s->filter_state[i], &s->response.body, w->passing_end));
+        if (stopped(s) || s->reply_pending || step == EP_REPLIED)
+            return false;
+        if (step == EP_WAIT) {
+            w->at--;
+            wait_here(s, w);
+            return false;
         }
-        w->at = w->body_from;
     }
-    give_response_body(s, end);
+    return true;
+}
+
+static bool response_body(struct ep_stream *s)
+{
+    struct ep_walk *w = &s->response_walk;
+    struct ep_message *m = &s->response;
+
+    while (pass_begins(m, w)) {
+        if (s->chain->response_body_mask && !s->local_reply && !response_steps(s))
+            return false;
+        give_response_body(s, w->passing_end);
+        pass_ends(s, m, w, w->body_from);
+    }
     return true;
 }
 
@@ -295,7 +326,7 @@ static void response_trailers(struct ep_stream *s)
         s->current = (uint8_t)i;
         if (f->response_trailers && STEP(s, (unsigned)i, f->response_trailers(s, s->filter_state[i])) == EP_REPLIED)
             return;
-        if (stopped(s))
+        if (stopped(s) || s->response.end_given)
             return;
     }
     s->response.end_given = true;

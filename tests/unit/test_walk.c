@@ -18,6 +18,7 @@ struct memory {
     char text[512]; /* what was sent: "H200;" head, "D" data, "E" end, "T" trailers, "R" reset */
     size_t consumed;
     bool released;
+    bool stuck; /* the client reads nothing: what is sent stays where it is */
 };
 
 static void note(struct memory *m, const char *what, size_t n)
@@ -46,6 +47,10 @@ static void leg_data(struct ep_leg *l, struct ep_slice s, bool end)
     note(m, (const char *)s.p, s.n);
     if (end)
         note(m, ".", 1);
+    if (m->stuck) {
+        ep_slice_unref(s);
+        return;
+    }
     l->events->on_sent(l, s.n);
     ep_slice_unref(s);
     if (end)
@@ -85,9 +90,16 @@ static struct script {
     enum ep_step request[N], response[N], body[N];
     char order[128];
     char seen[256]; /* what the router got */
+    char seen_first[256]; /* what the body step of the first filter got */
     unsigned finished;
     struct ep_stream *stream;
 } script;
+
+static void refuse(struct ep_stream *s)
+{
+    ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_POLICY, .policy = EP_STR("test"), .reason = EP_STR("no"),
+                                             .code = "test.no", .grpc_status = -1});
+}
 
 static enum ep_step do_request(struct ep_stream *s, int who, bool end)
 {
@@ -99,22 +111,28 @@ static enum ep_step do_request(struct ep_stream *s, int who, bool end)
     script.order[at + 2] = 0;
     assert_int_equal(ep_filter_self(s)->index, who);
     if (script.request[who] == EP_REPLIED)
-        ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_POLICY, .policy = EP_STR("test"),
-                                                 .reason = EP_STR("no"), .code = "test.no", .grpc_status = -1});
+        refuse(s);
     return script.request[who];
 }
 
-static enum ep_step do_response(int who)
+static enum ep_step do_response(struct ep_stream *s, int who)
 {
     size_t at = strlen(script.order);
 
     script.order[at] = (char)("AB"[who]);
     script.order[at + 1] = 0;
+    if (script.response[who] == EP_REPLIED)
+        refuse(s);
     return script.response[who];
 }
 
 static enum ep_step do_body(struct ep_stream *s, int who, struct ep_body *b, bool end)
 {
+    if (who == A) {
+        for (uint32_t i = 0; i < b->count; i++)
+            strncat(script.seen_first, (const char *)ep_body_at(b, i)->p, ep_body_at(b, i)->n);
+        strcat(script.seen_first, end ? "." : "|");
+    }
     if (who == ROUTER) {
         while (b->count) {
             struct ep_slice *front = ep_body_front(b);
@@ -133,7 +151,7 @@ static enum ep_step do_body(struct ep_stream *s, int who, struct ep_body *b, boo
 
 #define FILTER(name_, who_)                                                                                            \
     static enum ep_step name_##_rq(struct ep_stream *s, void *st, bool end) { (void)st; return do_request(s, who_, end); } \
-    static enum ep_step name_##_rp(struct ep_stream *s, void *st, bool end) { (void)s, (void)st, (void)end; return do_response(who_); } \
+    static enum ep_step name_##_rp(struct ep_stream *s, void *st, bool end) { (void)st, (void)end; return do_response(s, who_); } \
     static enum ep_step name_##_bd(struct ep_stream *s, void *st, struct ep_body *b, bool end) { (void)st; return do_body(s, who_, b, end); } \
     static void name_##_fi(struct ep_stream *s, void *st) { (void)s, (void)st; script.finished++; }                    \
     static const struct ep_filter name_ = {.name = #name_, .stream_size = 8, .request_headers = name_##_rq,            \
@@ -180,6 +198,7 @@ struct play {
     struct memory down;
     struct ep_stream *s;
     struct ep_headers head;
+    uint64_t ahead_ns;
 };
 
 static void view_free(struct ep_view *v)
@@ -199,7 +218,7 @@ static int setup(void **state)
     p->uses[0].name = EP_STR("one");
     p->uses[1].name = EP_STR("two");
     p->config = (struct ep_listener_config){.name = EP_STR_INIT("in"), .cluster = EP_STR_INIT("c"), .filters = {p->uses, 2},
-                                            .max_body_bytes = 16, .max_streams = 10, .max_header_bytes = 1000,
+                                            .max_body_bytes = 16, .stream_idle_timeout_ns = 5 * EP_S, .max_streams = 10, .max_header_bytes = 1000,
                                             .max_header_count = 10};
     p->chain = ep_chain_new(&p->view, &p->w, &p->config, lookup, p, &err);
     assert_non_null(p->chain);
@@ -330,7 +349,6 @@ static void test_buffer_too_large(void **state)
     body(p, "0123456789", false);
     turn(p);
     assert_memory_equal(p->down.text, "H413;", 5);
-    assert_int_equal(p->s->status, 413);
 }
 
 static void test_refuse(void **state)
@@ -394,13 +412,154 @@ static void test_response_wait(void **state)
     assert_string_equal(p->down.text, "H200.;");
 }
 
+/* The reply is the end at once, and made by the task that then ends the stream. */
+static void test_refuse_head(void **state)
+{
+    struct play *p = *state;
+
+    p->down.leg.head_request = true;
+    script.request[A] = EP_REPLIED;
+    request(p, true);
+    turn(p);
+    assert_string_equal(p->down.text, "H403.;");
+    assert_true(p->down.released);
+    turn(p); /* nothing of the stream is left in the worker's lists */
+}
+
+static void test_tunnel_server_ends_first(void **state)
+{
+    struct play *p = *state;
+
+    p->down.leg.tunnel = true;
+    request(p, false);
+    respond(p, false);
+    ep_stream_response_data(p->s, (struct ep_slice){NULL, (const unsigned char *)"bye", 3}, true);
+    turn(p);
+    assert_string_equal(p->down.text, "H200;bye.");
+    assert_false(p->down.released); /* the client may go on */
+    body(p, "thanks", true);
+    turn(p);
+    assert_false(p->down.released); /* and what it says has to reach the server */
+    assert_string_equal(script.seen, "thanks.");
+    ep_stream_request_whole(p->s);
+    turn(p);
+    assert_true(p->down.released);
+}
+
+static void test_tunnel_client_ends_first(void **state)
+{
+    struct play *p = *state;
+
+    p->down.leg.tunnel = true;
+    request(p, false);
+    body(p, "hi", true);
+    ep_stream_request_whole(p->s);
+    respond(p, false);
+    turn(p);
+    assert_false(p->down.released);
+    ep_stream_response_data(p->s, (struct ep_slice){NULL, (const unsigned char *)"bye", 3}, true);
+    turn(p);
+    assert_true(p->down.released);
+}
+
+/* While a body step waits, what comes is not let pass behind its back. */
+static void test_wait_in_body(void **state)
+{
+    struct play *p = *state;
+
+    script.body[A] = EP_WAIT;
+    request(p, false);
+    body(p, "one", false);
+    body(p, "two", false);
+    body(p, "three", true);
+    assert_string_equal(script.seen_first, "one|");
+    assert_string_equal(script.seen, "");
+    assert_int_equal(p->down.consumed, 0);
+    script.body[A] = EP_NEXT;
+    ep_stream_resume_request(p->s);
+    assert_string_equal(script.seen_first, "one|twothree.");
+    assert_string_equal(script.seen, "onetwothree.");
+    assert_int_equal(p->down.consumed, 11);
+}
+
+static void test_response_refused(void **state)
+{
+    struct play *p = *state;
+
+    script.response[B] = EP_REPLIED;
+    request(p, true);
+    respond(p, true);
+    assert_string_equal(p->down.text, "");
+    turn(p);
+    assert_memory_equal(p->down.text, "H403;", 5);
+    assert_string_equal(script.order, "a.b.r.BA"); /* the reply passes the filters in front, not the one that refused */
+    assert_true(p->down.released);
+}
+
+/* A refusal that the next filter would refuse too is sent all the same. */
+static void test_refusal_refused(void **state)
+{
+    struct play *p = *state;
+
+    script.response[A] = script.response[B] = EP_REPLIED;
+    request(p, true);
+    respond(p, true);
+    turn(p);
+    assert_memory_equal(p->down.text, "H403;", 5);
+    assert_true(p->down.released);
+}
+
+static void later(struct play *p, uint64_t ns)
+{
+    p->ahead_ns += ns; /* of the clock, which a turn reads again */
+    p->w.now_ns = ep_clock_ns() + p->ahead_ns;
+    ep_wheel_advance(&p->w.wheel, p->w.now_ns);
+    ep_worker_turn(&p->w, false);
+    turn(p);
+}
+
+/* A client that begins a body and never ends it, while a filter waits for the whole. */
+static void test_client_stalls_before_the_router(void **state)
+{
+    struct play *p = *state;
+
+    script.request[A] = EP_BUFFER;
+    request(p, false);
+    body(p, "123", false);
+    later(p, 4 * EP_S);
+    assert_string_equal(p->down.text, "");
+    later(p, 2 * EP_S);
+    assert_memory_equal(p->down.text, "H504;", 5);
+    assert_true(p->down.released);
+}
+
+static void test_client_takes_no_refusal(void **state)
+{
+    struct play *p = *state;
+
+    p->down.stuck = true;
+    script.request[A] = EP_REPLIED;
+    request(p, false);
+    turn(p);
+    assert_memory_equal(p->down.text, "H403;", 5);
+    assert_false(p->down.released);
+    body(p, "and it talks on", false);
+    assert_int_equal(p->down.consumed, 15);
+    for (int i = 0; i < 5 && !p->down.released; i++)
+        later(p, 6 * EP_S);
+    assert_true(p->down.released);
+    assert_int_equal(p->down.text[strlen(p->down.text) - 1], 'R');
+}
+
 int main(void)
 {
 #define PLAY(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         PLAY(test_through), PLAY(test_body_flows), PLAY(test_wait), PLAY(test_buffer), PLAY(test_buffer_too_large),
         PLAY(test_refuse), PLAY(test_refuse_with_body_coming), PLAY(test_upstream_dies_midway), PLAY(test_client_leaves),
-        PLAY(test_response_wait),
+        PLAY(test_response_wait), PLAY(test_refuse_head), PLAY(test_tunnel_server_ends_first),
+        PLAY(test_tunnel_client_ends_first), PLAY(test_wait_in_body), PLAY(test_response_refused),
+        PLAY(test_refusal_refused), PLAY(test_client_stalls_before_the_router), PLAY(test_client_takes_no_refusal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
