@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "admin/private.h"
+#include "config/binds.h"
 
 #define CONNECTIONS_MAX 256u
 #define BODY_MAX        (64u << 10) /* nothing takes one; what is sent is read and dropped */
@@ -356,8 +357,10 @@ static bool open_port(struct ep_admin *a, struct port *p, const struct ep_addr *
     p->admin = a;
     p->metrics = metrics;
     p->listener.fd = -1;
-    return ep_listener_init(&p->listener, ep_server_main(a->server), &o, &listener_ops, p, -1, err) ||
-           ep_error_prefix(err, metrics ? "admin.metrics" : "admin.bind");
+    if (ep_bind_free(bind, err) &&
+        ep_listener_init(&p->listener, ep_server_main(a->server), &o, &listener_ops, p, -1, err))
+        return true;
+    return ep_error_prefix(err, metrics ? "admin.metrics" : "admin.bind");
 }
 
 struct ep_admin *ep_admin_new(struct ep_server *server, struct ep_error *err)

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "config/binds.h"
 #include "config/files.h"
 #include "config/process.h"
 
@@ -121,6 +122,9 @@ static bool open_sockets(struct ep_server *s, struct ep_attempt *a, struct ep_er
 {
     const struct ep_listener_config *l = a->config->listeners.v;
 
+    for (size_t i = 0; !s->generation && i < a->config->listeners.n; i++)
+        if (!ep_bind_free(&l[i].bind, err))
+            return ep_error_prefix(err, "listener %.*s", EP_STR_ARG(l[i].name));
     for (size_t i = 0; i < a->config->listeners.n; i++) {
         struct ep_listener_options o = {.bind = l[i].bind, .intercept = (enum ep_intercept)l[i].intercept};
         if (kept(s, &l[i]))
@@ -218,6 +222,8 @@ static void settle(struct ep_server *s, struct ep_attempt *a, uint64_t digest, c
     s->config = a->config;
     s->generation = a->generation;
     s->digest = digest;
+    if (old)
+        ep_bind_unlink(old, s->config);
     ep_config_unref(old);
     ep_history_push(&s->history, s->config->text);
     tell_accepted(s, result);
@@ -321,6 +327,8 @@ bool ep_reload(struct ep_server *s, enum ep_reload_why why, struct ep_error *err
         rotate(s);
         watch(s);
         count(s, "unchanged");
+        free(s->rejected); /* what was wrong was taken back */
+        s->rejected = NULL;
         ep_config_unref(config);
         ep_problems_fini(&problems);
         return true;

@@ -8,6 +8,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "config/binds.h"
 #include "config/process.h"
 
 #define AUDIT_SYNC_NS (20 * EP_MS)
@@ -157,6 +158,8 @@ void ep_server_free(struct ep_server *s)
         ep_worker_timer_stop(&s->main, &s->audit_timer);
         ep_worker_fini(&s->main);
     }
+    if (s->generation)
+        ep_bind_unlink(s->config, NULL);
     if (s->audit)
         ep_audit_free(s->audit);
     ep_identity_unref(s->identity);
