@@ -3,7 +3,8 @@
  * From the head alone it can tell gRPC, and guess the others; who posts JSON is asked for the whole body, which is scanned
  * once (agent/json.h) and offered to the protocols. What can't be seen is said, not guessed: a body that is compressed,
  * too large or of no known kind leaves the call `visible: headers` with the reason, and policies decide what to make of
- * that. A decision is always by the body; headers that name the call are only compared with it. DESIGN.md section 9,
+ * that. Where the head alone says for sure what is called (gRPC, PUT) it is `full`, and `blind` says why the body itself
+ * was not read. A decision is always by the body; headers that name the call are only compared with it. DESIGN.md section 9,
  * AGENTS.md section 8. */
 #include "agent/agent.h"
 
@@ -22,6 +23,7 @@ struct state {
     const struct ep_agent_protocol *claimed; /* by the head; NULL: nobody */
     struct ep_slab *slab;                    /* that the call's slices point into */
     bool asked;                              /* for the whole body */
+    bool begun;                              /* the first byte of a body that passes was seen */
 };
 
 static const struct ep_agent_protocol *const protocols[] = {
@@ -180,7 +182,7 @@ static enum ep_blind_reason unreadable(const struct ep_stream *s, const struct e
     enum body_kind kind = kind_of(h->content_type);
     uint64_t n;
 
-    if (s->tunnel || !h->post)
+    if (s->tunnel)
         return EP_BLIND_STREAMED;
     if (h->content_encoding.p)
         return EP_BLIND_ENCODING;
@@ -233,6 +235,8 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
         return judge(s);
     if (end && !s->tunnel)
         return blind(s, EP_VISIBLE_FULL, EP_BLIND_NOT);
+    if (!h->post && !s->tunnel) /* no protocol calls by PUT: plain HTTP for sure, though its body isn't read */
+        return blind(s, EP_VISIBLE_FULL, EP_BLIND_STREAMED);
     why = unreadable(s, h);
     if (why)
         return blind(s, EP_VISIBLE_HEADERS, why);
@@ -320,6 +324,21 @@ static bool is_plain_text(struct ep_str text)
            (at + 1 == text.n || text.p[at + 1] != '\0');
 }
 
+/* A body that was not asked for. What said by its head that it is gRPC was judged by that: it must begin like gRPC (a flag
+ * of 0 or 1), so that no JSON goes by under that name to a server that doesn't look at types. */
+static enum ep_step pass(struct ep_stream *s, struct state *state, struct ep_body *b)
+{
+    const struct ep_slice *first = ep_body_front(b);
+
+    if (state->begun || !first || !first->n)
+        return EP_NEXT;
+    state->begun = true;
+    if (state->claimed != &ep_agent_grpc || first->p[0] <= 1)
+        return EP_NEXT;
+    ep_agent_bad_request(s, "agent.malformed", EP_STR("this is no gRPC message"), 0);
+    return EP_REPLIED;
+}
+
 static enum ep_step request_body(struct ep_stream *s, void *state_, struct ep_body *b, bool end)
 {
     struct state *state = state_;
@@ -327,8 +346,10 @@ static enum ep_step request_body(struct ep_stream *s, void *state_, struct ep_bo
     struct ep_scan json;
     struct ep_str text;
 
-    if (!state->asked || !end)
-        return EP_NEXT; /* bytes that pass, of a body that was not asked for */
+    if (!state->asked)
+        return pass(s, state, b);
+    if (!end)
+        return EP_NEXT;
     state->asked = false;
     s->call.visible = EP_VISIBLE_FULL;
     s->call.blind = EP_BLIND_NOT;

@@ -1,5 +1,6 @@
-/* gRPC: known by its content type, named by its path; refused by trailers alone, which every client takes as the status of
- * the call. Messages are protobuf and not looked into: the call is `visible: headers`.
+/* gRPC: known by its content type, named by its path, by which servers go too: so the call is fully visible. Messages are
+ * protobuf and not looked into: `blind` says so. Refused by trailers alone, which every client takes as the status of
+ * the call.
  * Sources: gRPC over HTTP/2 (PROTOCOL-HTTP2), AGENTS.md section 6. */
 #include "agent/agent.h"
 
@@ -23,7 +24,7 @@ static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head 
     slash = h->path.n ? ep_str_find(h->path, '/', 1) : -1;
     s->call.service = slash > 0 ? ep_str_n(h->path.p + 1, (size_t)slash - 1) : (struct ep_str){NULL, 0};
     s->call.method = slash > 0 ? ep_str_n(h->path.p + slash + 1, h->path.n - (size_t)slash - 1) : h->path;
-    s->call.visible = EP_VISIBLE_HEADERS;
+    s->call.visible = slash > 0 ? EP_VISIBLE_FULL : EP_VISIBLE_HEADERS; /* "/mcp" is no name of a method */
     s->call.blind = EP_BLIND_UNKNOWN;
     return EP_AGENT_HEAD;
 }

@@ -241,7 +241,7 @@ static void test_blind(void **state)
         {"POST", MCP_HEADERS "mcp-session-id: s", "[]", "mcp", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
         {"POST", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":5}}", "mcp",
          EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
-        {"PUT", "content-type: application/json", call, "http", EP_VISIBLE_HEADERS, EP_BLIND_STREAMED},
+        {"PUT", "content-type: application/json", call, "http", EP_VISIBLE_FULL, EP_BLIND_STREAMED},
     };
     struct play *p = *state;
 
@@ -289,13 +289,18 @@ static void test_grpc(void **state)
     for (size_t i = 0; i < EP_COUNT(rows); i++) {
         char headers[100];
         snprintf(headers, sizeof headers, "content-type: %s|te: trailers", rows[i].type);
-        play_request(p, "POST", rows[i].path, headers, "12345", 5, 100);
+        play_request(p, "POST", rows[i].path, headers, "\0\0\0\0\0", 5, 100);
         assert_str(p->s->call.protocol, rows[i].protocol);
         assert_str(p->s->call.service, rows[i].service);
         assert_str(p->s->call.method, rows[i].method);
-        assert_true(p->passed && p->body_passed && p->s->call.visible == EP_VISIBLE_HEADERS);
+        assert_true(p->passed && p->body_passed && p->s->call.blind == EP_BLIND_UNKNOWN);
+        assert_int_equal(p->s->call.visible, rows[i].service[0] ? EP_VISIBLE_FULL : EP_VISIBLE_HEADERS);
         play_end(p);
     }
+    /* JSON under the name of gRPC, for a server that doesn't look at types */
+    play_request(p, "POST", "/api/mcp", "content-type: application/grpc", "{\"method\":\"tools/call\"}", 23, 100);
+    assert_false(p->body_passed);
+    assert_non_null(strstr(p->head, "grpc-status: 3"));
 }
 
 static void test_models(void **state)
@@ -358,7 +363,7 @@ static void test_midstream(void **state)
     post(p, "/v1/messages", "content-type: application/json", "{\"model\":\"claude\"}");
     respond(p, "text/event-stream; charset=utf-8", "event: ping\n\n");
     assert_true(replied(p, "\n\nevent: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"permission_error\""));
-    play_request(p, "POST", "/a.B/C", "content-type: application/grpc", "12345", 5, 10);
+    play_request(p, "POST", "/a.B/C", "content-type: application/grpc", "\1\0\0\0\0", 5, 10);
     respond(p, "application/grpc", "x");
     assert_non_null(strstr(p->trailers, "grpc-status: 7|grpc-message: Refused by policy dlp: a secret"));
     assert_false(p->reset);
@@ -368,7 +373,7 @@ static void test_grpc_refusal(void **state)
 {
     struct play *p = *state;
 
-    play_request(p, "POST", "/a.B/C", "content-type: application/grpc", "12345", 5, 10);
+    play_request(p, "POST", "/a.B/C", "content-type: application/grpc", "\1\0\0\0\0", 5, 10);
     ep_stream_refuse(p->s, &(struct ep_refusal){.kind = EP_REFUSE_LIMIT, .reason = EP_STR("50% used"), .code = "limit", .grpc_status = -1});
     play_turn(p);
     assert_int_equal(p->status, 200);
