@@ -40,7 +40,7 @@ struct ep_stream *ep_stream_new(struct ep_server_listener *l, struct ep_leg *dow
     ep_timer_init(&s->timer, on_timer);
     ep_list_push(&l->streams, &s->node);
     l->n_streams++;
-    ep_cell_set(l->cell_streams, l->n_streams);
+    ep_cell_add(l->cell_streams, 1); /* not set: a listener that drains may have the name of its successor */
     s->filter_state = ep_arena_zalloc(&s->arena, c->n_filters * sizeof(void *) + c->state_bytes);
     states = (char *)(s->filter_state + c->n_filters);
     for (unsigned i = 0; i < c->n_filters; i++) {
@@ -379,7 +379,7 @@ void ep_stream_check_end(struct ep_stream *s)
         return;
     if (s->tunnel && !s->local_reply && s->status < 300 && !s->request_whole && !s->request_done)
         return; /* the other direction of a tunnel goes on */
-    if (!rq->ended && !s->down_over) {
+    if (!rq->ended && !s->down->recv_ended && !s->down_over) {
         /* An early response: the rest of the request is not wanted (RFC 9113 section 8.1). */
         s->down->ops->reset(s->down, EP_RESET_NO_ERROR);
         s->down_over = true;
@@ -428,7 +428,7 @@ static void finish(struct ep_stream *s)
     ep_list_remove(&s->node);
     ep_list_remove(&s->task.node); /* queued once more when the reply that this task sent was the end */
     l->n_streams--;
-    ep_cell_set(l->cell_streams, l->n_streams);
+    ep_cell_add(l->cell_streams, UINT64_MAX);
     s->magic = 0;
     arena = s->arena;
     ep_arena_fini(&arena);

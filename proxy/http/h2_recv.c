@@ -110,18 +110,19 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghtt
     return 0;
 }
 
-/* RFC 9113 section 8.3.1: Host may stand in for :authority and must not contradict it. */
+/* RFC 9113 section 8.3.1: Host may stand in for :authority and must not contradict it; no userinfo. */
 static const char *settle_authority(struct ep_headers *h)
 {
     struct ep_header *host = ep_headers_find_id(h, EP_HDR_HOST);
-    struct ep_str authority, value;
+    struct ep_str authority = ep_headers_get_id(h, EP_HDR_AUTHORITY), value;
 
+    if (ep_str_find(authority, '@', 0) >= 0)
+        return "authority.userinfo";
     if (!host)
         return NULL;
     if (ep_headers_count_id(h, EP_HDR_HOST) > 1)
         return "host.several";
     value = host->value;
-    authority = ep_headers_get_id(h, EP_HDR_AUTHORITY);
     if (authority.p && !ep_str_caseeq(authority, value))
         return "host.mismatch";
     ep_headers_remove_id(h, EP_HDR_HOST);

@@ -55,8 +55,8 @@ static enum ep_sniff sniff_http1(const unsigned char *p, size_t n)
     size_t start = 0, i;
     bool lower = false;
 
-    while (start < n && (p[start] == '\r' || p[start] == '\n')) /* RFC 9112 section 2.2 has servers skip these */
-        start++;
+    while (start < n && (p[start] == '\r' || p[start] == '\n' || p[start] == ' ' || p[start] == '\t'))
+        start++; /* RFC 9112 section 2.2 has servers skip the first two; some skip the others */
     for (i = start; i < n && is_tchar(p[i]); i++) {
         if (i - start >= METHOD_MAX)
             return EP_SNIFF_OPAQUE;
@@ -85,10 +85,27 @@ static enum ep_sniff sniff_http1(const unsigned char *p, size_t n)
     return is_alpha(p[i]) ? sniff_target(p + i, n - i) : EP_SNIFF_OPAQUE;
 }
 
+/* A first line that calls itself HTTP, however it begins (" GET / HTTP/1.1", a method with a high byte): no server should
+ * take it, but some would, so it is the codec's to refuse and not bytes that pass no policy. */
+static bool says_http(const unsigned char *p, size_t n)
+{
+    size_t at = 0;
+
+    while (at < n && (p[at] == '\r' || p[at] == '\n' || p[at] == ' ' || p[at] == '\t'))
+        at++;
+    struct ep_str line = ep_str_n(p + at, EP_MIN(n - at, TARGET_MAX));
+    ptrdiff_t end = ep_str_find(line, '\n', 0);
+
+    if (end >= 0)
+        line.n = (size_t)end;
+    return ep_str_search(line, EP_STR(" HTTP/")) >= 0;
+}
+
 enum ep_sniff ep_sniff_bytes(const unsigned char *p, size_t n)
 {
     static const unsigned char preface[] = "PRI * "; /* no HTTP/1 request begins so: RFC 9113 reserves the method */
     size_t preface_n = sizeof preface - 1;
+    enum ep_sniff what;
 
     if (n == 0)
         return EP_SNIFF_MORE;
@@ -101,7 +118,8 @@ enum ep_sniff ep_sniff_bytes(const unsigned char *p, size_t n)
     }
     if (memcmp(p, preface, EP_MIN(n, preface_n)) == 0)
         return n >= preface_n ? EP_SNIFF_H2 : EP_SNIFF_MORE;
-    return sniff_http1(p, n);
+    what = sniff_http1(p, n);
+    return what == EP_SNIFF_OPAQUE && says_http(p, n) ? EP_SNIFF_HTTP1 : what;
 }
 
 /* Reads a handshake message that may be spread over several records; `left` bytes of the current one remain. */

@@ -56,7 +56,6 @@ bool ep_worker_init(struct ep_worker *w, unsigned index, struct ep_error *err)
     w->mail_fd = -1;
     if (config) {
         event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
-        event_config_set_flag(config, EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
         w->base = event_base_new_with_config(config);
         event_config_free(config);
     }

@@ -9,7 +9,7 @@
 #include "base/base.h"
 
 #define EP_RETRY_SLOTS 10u
-#define EP_RETRY_FLOOR 3u
+#define EP_RETRY_FLOOR 10u
 
 struct ep_retry_budget {
     uint64_t second; /* number of the current slot since the clock began */

@@ -71,7 +71,7 @@ static const struct verdict verdicts[] = {
     V("GET a HTTP/1.1\r\n", HTTP1),
     V("CONNECT {\"verbose\":false}\r\n", OPAQUE),
     V("\x00\x00\x00\x08\x04\xd2\x16\x2f", OPAQUE),
-    V(" GET /", OPAQUE),
+    V(" GET /", HTTP1),
     V("GET \x01", OPAQUE),
     V("G\xc3\x89T /", OPAQUE),
 };
