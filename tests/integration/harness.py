@@ -223,6 +223,11 @@ class Ephor:
     def metric(self, name, **labels):
         return self.metrics().sum(name, **labels)
 
+    def counted(self, wanted, name, **labels):
+        """Waits until a metric is `wanted`: a request is counted when it has ended, a moment after its last byte arrived."""
+        until(lambda: self.metric(name, **labels) == wanted, f"{name}{labels} to be {wanted}: it is {self.metric(name, **labels)}")
+        return True
+
     def hops(self):
         status, text = self.admin("/hops")
         assert status == 200, text

@@ -30,13 +30,13 @@ def test_a_delay_delays(chaos):
     proxy = chaos(experiment({"delay": {"fixed": "200ms"}}))
     r, seconds = timed(proxy.port)
     assert r.status == 200 and seconds >= 0.2
-    assert proxy.metric("ephor_chaos_injections_total", experiment="test", fault="delay") == 1
+    proxy.counted(1, "ephor_chaos_injections_total", experiment="test", fault="delay")
 
 
 def test_an_abort_answers_in_place_of_the_upstream(chaos):
     proxy = chaos(experiment({"abort": {"status": 503}}))
     assert wire1.get(proxy.port).status == 503 and not proxy.server.requests
-    assert proxy.metric("ephor_chaos_injections_total", experiment="test", fault="abort") == 1
+    proxy.counted(1, "ephor_chaos_injections_total", experiment="test", fault="abort")
 
 
 def test_only_what_matches_is_hit(chaos):
@@ -49,7 +49,7 @@ def test_a_share_is_a_share(chaos):
     with wire1.connect(proxy.port) as wire:
         hit = sum(wire.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").response().status == 503 for _ in range(400))
     assert 70 <= hit <= 170
-    assert proxy.metric("ephor_chaos_injections_total") == hit
+    proxy.counted(hit, "ephor_chaos_injections_total")
 
 
 def test_off_is_off(chaos):

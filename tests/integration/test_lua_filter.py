@@ -80,7 +80,7 @@ def test_a_script_that_fails(scripted, on_error, status):
         end""", on_error=on_error)
     assert wire1.get(proxy.port, headers="X-Fail: 1\r\n").status == status
     assert wire1.get(proxy.port).status == 200
-    assert proxy.metric("ephor_policy_decisions_total", policy="play", decision="error") == 1
+    proxy.counted(1, "ephor_policy_decisions_total", policy="play", decision="error")
 
 
 def test_an_endless_script_costs_its_budget_and_no_more(scripted):
@@ -90,7 +90,7 @@ def test_an_endless_script_costs_its_budget_and_no_more(scripted):
         end""")
     assert wire1.get(proxy.port, headers="X-Loop: 1\r\n").status == 403
     assert wire1.get(proxy.port).status == 200
-    assert proxy.metric("ephor_policy_decisions_total", policy="play", decision="overrun") == 1
+    proxy.counted(1, "ephor_policy_decisions_total", policy="play", decision="overrun")
 
 
 def test_stream_info_and_dynamic_metadata(scripted):

@@ -56,7 +56,7 @@ def test_a_refused_tool_is_an_error_result_and_the_session_goes_on(ephor, server
     saw_everything(told)
     assert told["refused"]["isError"] and "the environment is not for agents" in told["refused"]["text"]
     assert "thrown" not in told["refused"]
-    assert proxy.metric("ephor_policy_decisions_total", policy="no-environment", decision="deny") == 1
+    proxy.counted(1, "ephor_policy_decisions_total", policy="no-environment", decision="deny")
 
 
 def test_in_shadow_the_same_call_passes_and_is_counted(ephor, server, policies):
@@ -64,7 +64,7 @@ def test_in_shadow_the_same_call_passes_and_is_counted(ephor, server, policies):
     proxy = ephor(config(server, cluster={"protocol": "http/1.1"}, policies=policies(no_environment=text)))
     told = agent(proxy.port, "get-env")
     assert not told["refused"]["isError"]
-    assert proxy.metric("ephor_policy_decisions_total", decision="shadow_deny") == 1
+    proxy.counted(1, "ephor_policy_decisions_total", decision="shadow_deny")
 
 
 # --- the bytes of a refusal, on the wire --------------------------------------------------------------------------------

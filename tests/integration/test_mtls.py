@@ -62,7 +62,7 @@ def test_a_workload_of_the_mesh_gets_in(strict, keys, version):
     with Client(strict.port, tls=tls_client(keys["planner"], keys["tools"].roots, version=version)) as client:
         assert client.sock.selected_alpn_protocol() == "h2"
         assert client.request("/in").get("x-path") == "/in"
-    assert strict.metric("ephor_tls_handshakes_total", side="server", result="ok") >= 1
+    until(lambda: strict.metric("ephor_tls_handshakes_total", side="server", result="ok") >= 1, "the count")
 
 
 @pytest.mark.parametrize("who", ["nobody", "foreign", "expired", "nameless", "stranger"])

@@ -122,7 +122,7 @@ def test_requests_over_the_limit_of_a_cluster_are_refused_at_once(ephor, h1_serv
     wires = [wire1.connect(proxy.port).send("GET / HTTP/1.1\r\nHost: t\r\n\r\n") for _ in range(3)]
     until(lambda: len(server.requests) == 3, "three requests upstream")
     assert wire1.get(proxy.port).status == 503
-    assert proxy.metric("ephor_breaker_overflow_total", limit="requests") == 1
+    proxy.counted(1, "ephor_breaker_overflow_total", limit="requests")
     go.set()
     assert [w.response().status for w in wires] == [200] * 3
     for wire in wires:
@@ -172,7 +172,7 @@ def test_a_probe_takes_an_endpoint_out_and_back_in(ephor, h1_server):
     until(lambda: bodies() == {b"one", b"two"}, "both")
     healthy[0] = False
     until(lambda: bodies() == {b"one"}, "one alone")
-    assert proxy.metric("ephor_endpoint_healthy", endpoint=f"127.0.0.1:{two.port}") == 0
+    proxy.counted(0, "ephor_endpoint_healthy", endpoint=f"127.0.0.1:{two.port}")
     healthy[0] = True
     until(lambda: bodies() == {b"one", b"two"}, "both again")
 

@@ -33,7 +33,7 @@ class Stream:
         self.id = number
         self.headers, self.trailers, self.interim = [], [], []
         self.body = b""
-        self.ended = False
+        self.ended = self.answered = False
         self.reset = None
 
     @property
@@ -257,6 +257,7 @@ class Exchange:
                 self.peer.send_data(self.id, body, end=trailers is None)
             if trailers is not None:
                 self.peer.send_headers(self.id, trailers, end=True)
+        self.stream.answered = True
 
     def headers_only(self, status=200, headers=()):
         self.peer.send_headers(self.id, [(":status", str(status)), *headers])
@@ -286,8 +287,14 @@ class ServerPeer(Peer):
         self.server = server
         super().__init__(sock, False, server.settings)
         self.auto_window = server.auto_window
+        if server.max_streams:
+            self.raw(frame(4, 0, 0, struct.pack(">HI", 3, server.max_streams)))
 
     def on_request(self, stream):
+        if self.server.max_streams and sum(not s.answered for s in self.streams.values()) > self.server.max_streams:
+            stream.reset, stream.answered = 7, True
+            self.h2.reset_stream(stream.id, 7)
+            return
         exchange = Exchange(self, stream)
         self.server.exchanges.append(exchange)
         threading.Thread(target=self.server.run, args=(exchange,), daemon=True).start()
@@ -300,8 +307,9 @@ class ServerPeer(Peer):
 class Server:
     """Runs `handler(exchange)` in a thread for each request, as soon as its headers are there."""
 
-    def __init__(self, handler=None, settings=None, tls=None, port=0, auto_window=True):
+    def __init__(self, handler=None, settings=None, tls=None, port=0, auto_window=True, max_streams=0):
         self.handler, self.settings, self.tls, self.auto_window = handler or echo, settings, tls, auto_window
+        self.max_streams = max_streams
         self.exchanges, self.peers, self.errors = [], [], []
         self.listener = socket.create_server(("127.0.0.1", port), backlog=512)
         self.port = self.listener.getsockname()[1]
