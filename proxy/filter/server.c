@@ -53,18 +53,13 @@ static void on_bad_request(void *user, struct ep_conn *c, unsigned status, const
     }
 }
 
-static void count_connections(struct ep_server_listener *l)
-{
-    ep_cell_set(l->cell_connections, l->listener.n_connections);
-}
-
 static void on_conn_closed(void *user, struct ep_conn *c, enum ep_close why)
 {
     struct ep_server_listener *l = user;
 
     (void)c, (void)why;
     l->listener.n_connections--;
-    count_connections(l);
+    ep_cell_add(l->cell_connections, UINT64_MAX);
 }
 
 static const struct ep_acceptor acceptor = {
@@ -103,7 +98,7 @@ static void on_protocol(struct ep_listener *listener, struct ep_conn *c, enum ep
         what = EP_SNIFF_OPAQUE;
     protocol = what == EP_SNIFF_H2 ? "h2" : what == EP_SNIFF_HTTP1 ? "http/1.1" : "tcp";
     ep_stats_add(l->worker->stats, EP_METRIC_CONNECTIONS_TOTAL, EP_LABELS(l->name, ep_str(protocol)), 1);
-    count_connections(l);
+    ep_cell_add(l->cell_connections, 1); /* those that are understood: they come and go here only */
     if (tls)
         ep_stats_add(l->worker->stats, EP_METRIC_TLS_HANDSHAKES,
                      EP_LABELS(EP_STR("server"), tls->resumed ? EP_STR("resumed") : EP_STR("ok"), tls->version), 1);
@@ -158,13 +153,20 @@ static void probe_data(struct ep_conn *c, struct ep_slab *slab, const unsigned c
     ep_conn_abort(c, EP_CLOSE_LOCAL, false);
 }
 
+/* It has as long to speak as it had to take the connection: most servers never speak first. */
+static void probe_ready(struct ep_conn *c)
+{
+    ep_conn_deadline(c, SILENT_DIAL_NS);
+}
+
 static void probe_closed(struct ep_conn *c, enum ep_close why)
 {
     (void)why;
     ep_mem_free(&c->worker->mem, c->user);
 }
 
-static const struct ep_conn_handler probe_handler = {.name = "probe", .on_data = probe_data, .on_closed = probe_closed};
+static const struct ep_conn_handler probe_handler = {
+    .name = "probe", .on_ready = probe_ready, .on_data = probe_data, .on_closed = probe_closed};
 
 static bool on_silent(struct ep_listener *listener, struct ep_conn *c)
 {

@@ -15,6 +15,7 @@
 #define READS_PER_EVENT 4 /* full reads in a row; then others have their turn */
 #define READ_ROOM_MIN 4096u
 #define LINGER_NS (2 * EP_S)
+#define CLOSE_NS (10 * EP_S) /* for output that makes no progress while the connection closes */
 
 const char *ep_close_name(enum ep_close why)
 {
@@ -57,7 +58,12 @@ static void on_deadline(struct ep_timer *t)
 {
     struct ep_conn *c = EP_CONTAINER(t, struct ep_conn, timer);
 
-    ep_conn_abort(c, c->lingering ? EP_CLOSE_LOCAL : EP_CLOSE_TIMEOUT, false);
+    if (c->close_wanted && !c->lingering && c->bytes_out != c->close_seen_out) { /* slow, but it reads */
+        c->close_seen_out = c->bytes_out;
+        ep_conn_deadline(c, CLOSE_NS);
+        return;
+    }
+    ep_conn_abort(c, c->lingering ? c->closing_why : EP_CLOSE_TIMEOUT, false);
 }
 
 static struct ep_conn *conn_new(struct ep_worker *w, int fd, const struct ep_conn_handler *h, void *user)
@@ -221,15 +227,11 @@ static void give_data(struct ep_conn *c, struct ep_slab *slab, const unsigned ch
             c->handler->on_data(c, slab, p, n);
         return;
     }
-    bool was_ready = c->ready;
-
     if (!ep_tls_input(c->tls, slab, p, n)) {
         if (c->closed)
             return;
         c->closing_why = EP_CLOSE_TLS;
         ep_conn_close(c); /* an alert may wait in the output */
-    } else if (!was_ready && c->ready && !c->closed && !c->is_server) {
-        ep_worker_timer_stop(c->worker, &c->timer); /* connect and handshake are done */
     }
     if (!c->closed)
         ep_conn_want_flush(c);
@@ -281,6 +283,10 @@ static void read_some(struct ep_conn *c)
                 return;
             c->error = errno;
             snprintf(c->error_text, sizeof c->error_text, "%s", strerror(errno));
+            ep_conn_abort(c, EP_CLOSE_RESET, false);
+            return;
+        }
+        if (n == 0 && c->write_failed) { /* that was all that it said */
             ep_conn_abort(c, EP_CLOSE_RESET, false);
             return;
         }
@@ -338,7 +344,8 @@ void ep_conn_close(struct ep_conn *c)
     if (c->closed || c->close_wanted)
         return;
     c->close_wanted = true;
-    ep_conn_deadline(c, LINGER_NS + 8 * EP_S); /* for the flush; shorter once only the FIN is missing */
+    c->close_seen_out = c->bytes_out;
+    ep_conn_deadline(c, CLOSE_NS); /* for the flush; shorter once only the FIN is missing */
     c->timer.fire = on_deadline;
     if (c->connecting)
         ep_conn_abort(c, c->closing_why, false);

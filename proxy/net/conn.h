@@ -75,6 +75,8 @@ struct ep_conn {
     bool silent_probed;           /* who speaks first was looked into for it */
     void *user_listener;          /* the listener that accepted it; NULL on the client side */
     bool lingering;               /* we sent FIN and read on, so that unread bytes don't turn into a reset */
+    bool write_failed;            /* the peer takes no more; what it said before is still read */
+    uint64_t close_seen_out;      /* bytes_out at the last look of a close that waits for its output */
     int error;                    /* errno of what failed, 0 if none */
     char error_text[128];         /* for logs: "certificate verify failed: …" */
     struct ep_addr peer, local;
@@ -118,7 +120,7 @@ static inline void ep_conn_want_flush(struct ep_conn *c)
 void ep_conn_pause_read(struct ep_conn *c);
 void ep_conn_resume_read(struct ep_conn *c);
 
-/* Closes when the output is flushed; at most `EP_CONN_LINGER` later. No on_data follows. */
+/* Closes when the output is flushed, or makes no progress for ten seconds. No on_data follows. */
 void ep_conn_close(struct ep_conn *c);
 /* FIN (close_notify with TLS) after the output; reading goes on. */
 void ep_conn_shutdown(struct ep_conn *c);

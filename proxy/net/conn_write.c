@@ -84,6 +84,21 @@ void ep_conn_write_slice(struct ep_conn *c, struct ep_slice s)
     ep_conn_want_flush(c);
 }
 
+/* The socket takes nothing any more. A server that answered early and closed is read to its end first: its answer may lie
+ * in the receive buffer still, and the next read finds out what else is wrong. */
+static void write_failed(struct ep_conn *c, int error)
+{
+    c->error = error;
+    snprintf(c->error_text, sizeof c->error_text, "%s", strerror(error));
+    if ((error != EPIPE && error != ECONNRESET) || c->eof_in || c->shut_out || c->close_wanted) {
+        ep_conn_abort(c, EP_CLOSE_RESET, false);
+        return;
+    }
+    c->write_failed = true;
+    ep_body_fini(&c->out);
+    ep_body_fini(&c->cipher);
+}
+
 /* One send of what `b` holds. Returns false when the socket takes no more now or the connection failed. */
 static bool send_body(struct ep_conn *c, struct ep_body *b)
 {
@@ -107,9 +122,7 @@ static bool send_body(struct ep_conn *c, struct ep_body *b)
             c->write_stuck = true;
             return false;
         }
-        c->error = errno;
-        snprintf(c->error_text, sizeof c->error_text, "%s", strerror(errno));
-        ep_conn_abort(c, EP_CLOSE_RESET, false);
+        write_failed(c, errno);
         return false;
     }
     c->bytes_out += (uint64_t)n;
@@ -133,6 +146,10 @@ static void write_out(struct ep_conn *c)
 {
     bool had = ep_conn_pending(c) > EP_CONN_OUT_LOW;
 
+    if (EP_UNLIKELY(c->write_failed)) {
+        ep_body_fini(&c->out);
+        return;
+    }
     for (int i = 0; i < WRITES_PER_FLUSH; i++) {
         if (c->tls && !encrypt(c))
             return;
@@ -150,6 +167,20 @@ static void write_out(struct ep_conn *c)
         ep_conn_want_flush(c); /* more than one flush may send: next turn */
     if (had && ep_conn_pending(c) <= EP_CONN_OUT_LOW && c->handler->on_drained && !c->close_wanted)
         c->handler->on_drained(c);
+}
+
+/* close_notify, once; false while it waits for the socket. */
+static bool say_goodbye(struct ep_conn *c)
+{
+    if (!c->tls || !c->ready || c->shut_out || c->write_failed)
+        return true;
+    ep_tls_shutdown(c->tls, &c->cipher);
+    if (c->cipher.count)
+        send_body(c, &c->cipher);
+    if (c->closed || c->cipher.count == 0)
+        return !c->closed;
+    ep_conn_update_interest(c);
+    return false;
 }
 
 void ep_conn_turn_flush(struct ep_conn *c)
@@ -170,23 +201,12 @@ void ep_conn_turn_flush(struct ep_conn *c)
         ep_conn_update_interest(c);
     if (ep_conn_pending(c) && !(c->tls && !c->ready && c->close_wanted && !c->cipher.bytes))
         return;
+    if ((c->shut_out_wanted || c->close_wanted) && !say_goodbye(c))
+        return;
     if (c->shut_out_wanted && !c->shut_out) {
         c->shut_out = true;
-        if (c->tls) {
-            ep_tls_shutdown(c->tls, &c->cipher);
-            if (c->cipher.count)
-                send_body(c, &c->cipher);
-        }
-        if (!c->closed)
-            shutdown(c->fd, SHUT_WR);
+        shutdown(c->fd, SHUT_WR);
     }
-    if (c->close_wanted && !c->closed) {
-        if (c->tls && !c->shut_out && c->ready) {
-            ep_tls_shutdown(c->tls, &c->cipher);
-            if (c->cipher.count)
-                send_body(c, &c->cipher);
-        }
-        if (!c->closed)
-            ep_conn_finish_close(c);
-    }
+    if (c->close_wanted)
+        ep_conn_finish_close(c);
 }

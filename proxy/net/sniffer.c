@@ -188,9 +188,23 @@ static void on_ready(struct ep_conn *c)
         hand_on(s, EP_SNIFF_OPAQUE, NULL, 0);
 }
 
+/* What was too little to decide is all that the client says. It may still wait for an answer. */
 static void on_eof(struct ep_conn *c)
 {
-    ep_conn_abort(c, EP_CLOSE_EOF, false);
+    struct sniffer *s = c->user;
+    unsigned char *held = s->held;
+    size_t n = s->n_held;
+
+    if (n == 0 || s->phase == PHASE_PROXY || held[0] == 22 /* a ClientHello */ ||
+        (s->phase == PHASE_OUTER && !s->listener->ops->plaintext_allowed(s->listener, c))) {
+        ep_conn_abort(c, EP_CLOSE_EOF, false);
+        return;
+    }
+    s->held = NULL;
+    hand_on(s, EP_SNIFF_OPAQUE, held, n);
+    free(held);
+    if (!c->closed && !c->close_wanted && c->handler->on_eof)
+        c->handler->on_eof(c);
 }
 
 static void on_closed(struct ep_conn *c, enum ep_close why)
@@ -221,6 +235,8 @@ static void on_silent(struct ep_timer *t)
     struct sniffer *s = EP_CONTAINER(t, struct sniffer, silent);
     struct ep_listener *l = s->listener;
 
+    if (s->conn->closed || s->conn->close_wanted)
+        return; /* drained, or past its deadline */
     if (l->ops->on_silent(l, s->conn))
         hand_on(s, EP_SNIFF_OPAQUE, NULL, 0);
     else if (++s->silent_rounds < SILENT_ROUNDS) /* the owner may be finding out */

@@ -208,6 +208,8 @@ static bool finished(struct ep_tls *t)
     }
     c->ready = true;
     c->ready_ns = c->worker->now_ns;
+    if (!t->context->server)
+        ep_worker_timer_stop(c->worker, &c->timer); /* connect and handshake are done; the handler may set its own */
     if (c->handler->on_ready && !c->close_wanted)
         c->handler->on_ready(c);
     return true;
@@ -363,8 +365,10 @@ bool ep_tls_output(struct ep_tls *t, struct ep_body *cipher, size_t limit)
     unsigned char together[RECORD_MAX];
 
     assert(cipher == &c->cipher);
-    if (t->failed || t->closed_out || !c->ready)
-        return true; /* what a failure left in `cipher` is an alert that may still leave */
+    if (t->failed || t->closed_out)
+        ep_body_fini(&c->out); /* can't be said any more; what a failure left in `cipher` is an alert that may still leave */
+    if (!c->ready)
+        return true;
     ERR_clear_error();
     while (c->out.bytes && cipher->bytes < limit) {
         const struct ep_slice *front = ep_body_front(&c->out);
