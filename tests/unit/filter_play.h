@@ -147,9 +147,13 @@ static enum ep_step play_router_body(struct ep_stream *s, void *state, struct ep
 static const struct ep_filter play_router = {.name = "router", .request_headers = play_router_headers,
                                              .request_body = play_router_body};
 
+static const struct ep_filter play_other = {.name = "other"}; /* stands for any other filter of the chain, and does nothing */
+
 const struct ep_filter *ep_filter_find(struct ep_str name)
 {
-    return ep_str_eq(name, EP_STR("router")) ? &play_router : ep_str_eq(name, ep_str(play_filter->name)) ? play_filter : NULL;
+    if (ep_str_eq(name, EP_STR("router")))
+        return &play_router;
+    return ep_str_eq(name, ep_str(play_filter->name)) ? play_filter : &play_other;
 }
 
 static struct ep_cluster *play_lookup(void *user, struct ep_str name)

@@ -380,6 +380,44 @@ static void test_grpc_refusal(void **state)
     assert_non_null(strstr(p->head, "content-type: application/grpc|grpc-status: 8|grpc-message: Refused by limit: 50%25 used"));
 }
 
+/* --- authorize rules that need the call --- */
+
+static void test_authorize(void **state)
+{
+    static struct ep_str echo[] = {EP_STR_INIT("echo*")};
+    static struct ep_authorize_config rule[] = {{.tools = {echo, 1}}};
+    struct play *p = play_new();
+    struct ep_error err = {""};
+
+    (void)state;
+    p->config.authorize = (struct ep_vec){rule, 1};
+    assert_null(ep_chain_new(&p->view, &p->w, &p->config, play_lookup, p, &err)); /* who calls must be known */
+    assert_non_null(strstr(err.text, "need the filter 'identity'"));
+    p->uses[1] = p->uses[0];
+    p->uses[0].name = EP_STR("identity");
+    p->config.filters.n = 2;
+    play_chain(p);
+    post(p, "/mcp", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"echo\"}}");
+    assert_true(p->passed);
+    play_end(p);
+    post(p, "/mcp", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\"}");
+    assert_true(p->passed);
+    play_end(p);
+    post(p, "/mcp", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"shell\"}}");
+    assert_true(!p->passed && p->status == 200 && replied(p, "\"isError\":true") && replied(p, "authorize.denied"));
+    play_end(p);
+    post(p, "/mcp", MCP_HEADERS, "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"},{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":"
+                                 "\"tools/call\",\"params\":{\"name\":\"shell\"}}]"); /* each call of a batch */
+    assert_false(p->passed);
+    play_end(p);
+    post(p, "/mcp", MCP_HEADERS "content-encoding: gzip", "x"); /* what can't be seen is not allowed */
+    assert_true(!p->passed && p->status == 403);
+    play_end(p);
+    play_request(p, "GET", "/", "", NULL, 0, 0);
+    assert_false(p->passed);
+    play_free(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -387,6 +425,7 @@ int main(void)
         T(test_a_tool_call), T(test_mcp_messages), T(test_a_batch), T(test_sessions),
         T(test_what_two_would_read_differently_is_refused), T(test_headers_must_agree), T(test_blind),
         T(test_too_large_without_a_length), T(test_grpc), T(test_models), T(test_midstream), T(test_grpc_refusal),
+        cmocka_unit_test(test_authorize),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
