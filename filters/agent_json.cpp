@@ -1,8 +1,8 @@
 /* The scan of agent/json.h over simdjson's on-demand API.
  *
  * On-demand parsing checks only what is asked for, and skips the rest by counting brackets. A judge can't afford
- * that: what it skips, another parser may read. So every value is visited: containers by iteration (which checks commas,
- * colons and brackets), strings for their escapes, other scalars by their grammar. Stage 1 has checked UTF-8,
+ * that: what it skips, another parser may read. So every value is visited: containers by iteration (which checks
+ * commas, colons and brackets), strings for their escapes, other scalars by their grammar. Stage 1 has checked UTF-8,
  * control characters in strings and that strings end. Nothing is converted: a number stays the text that it is.
  *
  * It stands in filters/ and not in filters/agent/ because only C++ files on a module's top level are built. */
@@ -21,10 +21,11 @@ namespace ondemand = simdjson::ondemand;
 
 static_assert(EP_SCAN_PADDING >= simdjson::SIMDJSON_PADDING, "the callers leave too little room");
 
-namespace {
+namespace
+{
 
-constexpr size_t keep_bytes = 256 * 1024;  /* a parser that grew beyond this is dropped after use */
-constexpr size_t few_keys = 16;            /* up to here each is compared with each */
+constexpr size_t keep_bytes = 256 * 1024; /* a parser that grew beyond this is dropped after use */
+constexpr size_t few_keys = 16;           /* up to here each is compared with each */
 
 enum level { MESSAGE, PARAMS, META, OTHER };
 
@@ -40,10 +41,10 @@ struct slot {
 constexpr size_t not_kept = SIZE_MAX; /* only walked through */
 
 constexpr slot message_slots[] = {
-    {"jsonrpc", AT(jsonrpc), true, OTHER},  {"id", AT(id), true, OTHER},
-    {"method", AT(method), true, OTHER},    {"params", AT(params), true, PARAMS},
-    {"result", AT(result), true, OTHER},    {"error", AT(error), true, OTHER},
-    {"model", AT(model), false, OTHER},     {"stream", AT(stream), false, OTHER},
+    {"jsonrpc", AT(jsonrpc), true, OTHER},    {"id", AT(id), true, OTHER},
+    {"method", AT(method), true, OTHER},      {"params", AT(params), true, PARAMS},
+    {"result", AT(result), true, OTHER},      {"error", AT(error), true, OTHER},
+    {"model", AT(model), false, OTHER},       {"stream", AT(stream), false, OTHER},
     {"messages", AT(messages), false, OTHER}, {"input", AT(input), false, OTHER},
     {"prompt", AT(prompt), false, OTHER},
 };
@@ -83,8 +84,8 @@ const slot *slot_of(level l, std::string_view key)
     return nullptr;
 }
 
-/* The next character as a parser without case would compare it. Go folds Unicode too, by which the long s (U+017F) is an
- * s and the Kelvin sign (U+212A) a k. */
+/* The next character as a parser without case would compare it. Go folds Unicode too, by which the long s (U+017F) is
+ * an s and the Kelvin sign (U+212A) a k. */
 unsigned char folded(std::string_view s, size_t &at)
 {
     unsigned char c = static_cast<unsigned char>(s[at]);
@@ -205,8 +206,8 @@ size_t put_utf8(unsigned c, char *out)
            put(3, 0x80 | (c & 0x3f)), 4;
 }
 
-/* Undoes the escapes of a string's inside. `out` has room for s.size() bytes, or is null to check only. A lone half of a
- * surrogate pair is legal JSON (JavaScript writes it) and no character: `lone` says so. */
+/* Undoes the escapes of a string's inside. `out` has room for s.size() bytes, or is null to check only. A lone half of
+ * a surrogate pair is legal JSON (JavaScript writes it) and no character: `lone` says so. */
 bool unescape(std::string_view s, char *out, size_t &n, bool &lone)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
@@ -236,8 +237,8 @@ bool unescape(std::string_view s, char *out, size_t &n, bool &lone)
         if (!hex4(s, at + 1, c))
             return false;
         at += 5;
-        if (c >= 0xd800 && c < 0xdc00 && s.size() - at >= 6 && s[at] == '\\' && s[at + 1] == 'u' && hex4(s, at + 2, low) &&
-            low >= 0xdc00 && low < 0xe000) {
+        if (c >= 0xd800 && c < 0xdc00 && s.size() - at >= 6 && s[at] == '\\' && s[at + 1] == 'u' &&
+            hex4(s, at + 2, low) && low >= 0xdc00 && low < 0xe000) {
             c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
             at += 6;
         } else if (c >= 0xd800 && c < 0xe000) {
@@ -279,7 +280,8 @@ struct ep_scanner {
     std::vector<hashed> sorted;
 };
 
-namespace {
+namespace
+{
 
 ep_scan_text text_of(std::string_view s)
 {
@@ -288,7 +290,7 @@ ep_scan_text text_of(std::string_view s)
 
 class walk
 {
-public:
+  public:
     walk(ep_scanner &scanner, ondemand::document &document, ep_scan_alloc *alloc_, void *user_, ep_scan *out_)
         : s(scanner), doc(document), alloc(alloc_), user(user_), out(out_)
     {
@@ -297,7 +299,7 @@ public:
     bool run();
     ep_scan_result why = EP_SCAN_NOT_JSON;
 
-private:
+  private:
     ep_scanner &s;
     ondemand::document &doc;
     ep_scan_alloc *alloc;

@@ -1,8 +1,8 @@
 /* Judging `authorize`: filters/authorize.h has the picture.
  *
- * A rule that can't be told for sure never widens what is allowed: a deny rule matches a path as it is written and as it is
- * meant (escapes undone, dots resolved), an allow rule only one that matches both ways; a call that couldn't be seen
- * matches every deny rule about tools and no allow rule. An allow rule about tools lets through what a client must
+ * A rule that can't be told for sure never widens what is allowed: a deny rule matches a path as it is written and as
+ * it is meant (escapes undone, dots resolved), an allow rule only one that matches both ways; a call that couldn't be
+ * seen matches every deny rule about tools and no allow rule. An allow rule about tools lets through what a client must
  * say to use any tool at all: initialize, ping, tools/list, notifications and the like. */
 #include "authorize.h"
 
@@ -238,8 +238,9 @@ bool ep_authorize_check(struct ep_stream *s, const struct ep_authorize *a, enum 
     if (denied)
         ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_UNAUTHORIZED,
                                                  .policy = EP_STR("authorize"),
-                                                 .reason = s->peer_id.n ? EP_STR("no rule allows this to the caller")
-                                                                        : EP_STR("no rule allows this to an unknown caller"),
+                                                 .reason = s->peer_id.n
+                                                               ? EP_STR("no rule allows this to the caller")
+                                                               : EP_STR("no rule allows this to an unknown caller"),
                                                  .code = "authorize.denied",
                                                  .grpc_status = -1});
     return !denied;

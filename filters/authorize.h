@@ -1,5 +1,5 @@
-/* The `authorize` rules of a listener: who may call what. Deny rules go first; then, when there are allow rules, one of them
- * must match.
+/* The `authorize` rules of a listener: who may call what. Deny rules go first; then, when there are allow rules, one of
+ * them must match.
  *
  * Rules that look at the head alone are judged by `identity`, before a body is read; rules that name protocols or
  * tools need the call, and are judged by `agent` once it knows it. Both filters hold one of these. */
@@ -17,7 +17,7 @@ struct ep_authorize {
     const struct ep_authorize_config *rules;
     size_t n;
     bool any_allow;
-    bool needs_call;       /* a rule names protocols or tools */
+    bool needs_call;            /* a rule names protocols or tools */
     uint64_t *allowed, *denied; /* ephor_authorize_total; NULL without statistics */
 };
 

@@ -2,8 +2,8 @@
  *
  * The verified SPIFFE ID of the peer becomes the stream's peer_id; headers by which only a trusted peer may speak
  * (x-forwarded-client-cert, x-ephor-*) are taken from everybody else; the app gets the certificate that was verified
- * in a x-forwarded-client-cert of ours, in Envoy's form. Then the listener's `authorize` rules that need no more than the
- * head. DESIGN.md section 11. */
+ * in a x-forwarded-client-cert of ours, in Envoy's form. Then the listener's `authorize` rules that need no more than
+ * the head. DESIGN.md section 11. */
 #include "authorize.h"
 
 #include "net/tls.h"

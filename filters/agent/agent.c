@@ -1,11 +1,11 @@
 /* The filter `agent`: what is called.
  *
- * From the head alone it can tell gRPC, and guess the others; who posts JSON is asked for the whole body, which is scanned
- * once (agent/json.h) and offered to the protocols. What can't be seen is said, not guessed: a body that is compressed,
- * too large or of no known kind leaves the call `visible: headers` with the reason, and policies decide what to make of
- * that. Where the head alone says for sure what is called (gRPC, PUT) it is `full`, and `blind` says why the body itself
- * was not read. A decision is always by the body; headers that name the call are only compared with it. DESIGN.md section 9,
- * AGENTS.md section 8. */
+ * From the head alone it can tell gRPC, and guess the others; who posts JSON is asked for the whole body, which is
+ * scanned once (agent/json.h) and offered to the protocols. What can't be seen is said, not guessed: a body that is
+ * compressed, too large or of no known kind leaves the call `visible: headers` with the reason, and policies decide
+ * what to make of that. Where the head alone says for sure what is called (gRPC, PUT) it is `full`, and `blind` says
+ * why the body itself was not read. A decision is always by the body; headers that name the call are only compared with
+ * it. DESIGN.md section 9, AGENTS.md section 8. */
 #include "agent/agent.h"
 
 #include <stdlib.h>
@@ -165,7 +165,8 @@ static bool charset_good(struct ep_str content_type)
         if (!ep_str_casestarts(part, EP_STR("charset")))
             continue;
         ptrdiff_t equals = ep_str_find(part, '=', 0);
-        struct ep_str value = equals < 0 ? part : ep_str_trim(ep_str_n(part.p + equals + 1, part.n - (size_t)equals - 1));
+        struct ep_str value =
+            equals < 0 ? part : ep_str_trim(ep_str_n(part.p + equals + 1, part.n - (size_t)equals - 1));
         if (value.n >= 2 && value.p[0] == '"' && value.p[value.n - 1] == '"')
             value = ep_str_n(value.p + 1, value.n - 2);
         if (!ep_str_caseeq(value, EP_STR("utf-8")) && !ep_str_caseeq(value, EP_STR("utf8")) &&
@@ -324,8 +325,8 @@ static bool is_plain_text(struct ep_str text)
            (at + 1 == text.n || text.p[at + 1] != '\0');
 }
 
-/* A body that was not asked for. What said by its head that it is gRPC was judged by that: it must begin like gRPC (a flag
- * of 0 or 1), so that no JSON goes by under that name to a server that doesn't look at types. */
+/* A body that was not asked for. What said by its head that it is gRPC was judged by that: it must begin like gRPC (a
+ * flag of 0 or 1), so that no JSON goes by under that name to a server that doesn't look at types. */
 static enum ep_step pass(struct ep_stream *s, struct state *state, struct ep_body *b)
 {
     const struct ep_slice *first = ep_body_front(b);
@@ -408,7 +409,8 @@ void ep_agent_end_by_event(struct ep_stream *s, struct ep_str name, struct ep_st
                                             EP_STR_ARG(name), name.n ? "\n" : "", EP_STR_ARG(json)));
 }
 
-enum ep_agent_verdict ep_agent_bad_request(struct ep_stream *s, const char *code, struct ep_str reason, int jsonrpc_code)
+enum ep_agent_verdict ep_agent_bad_request(struct ep_stream *s, const char *code, struct ep_str reason,
+                                           int jsonrpc_code)
 {
     ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_BAD_REQUEST,
                                              .policy = EP_STR("agent"),

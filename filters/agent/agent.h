@@ -1,7 +1,7 @@
 /* What the filter `agent` and the protocols it knows share.
  *
- * A protocol is one file with one struct ep_agent_protocol: it looks at the head, at a parsed JSON body if there is one,
- * fills the call record, and says how to refuse. What several need stands in this header. */
+ * A protocol is one file with one struct ep_agent_protocol: it looks at the head, at a parsed JSON body if there is
+ * one, fills the call record, and says how to refuse. What several need stands in this header. */
 #ifndef EP_AGENT_AGENT_H
 #define EP_AGENT_AGENT_H
 
@@ -52,7 +52,8 @@ bool ep_agent_midstream_events(const struct ep_stream *s);
 void ep_agent_end_by_event(struct ep_stream *s, struct ep_str name, struct ep_str json);
 
 /* A refusal of the form of a request: 400 in the protocol's own form. */
-enum ep_agent_verdict ep_agent_bad_request(struct ep_stream *s, const char *code, struct ep_str reason, int jsonrpc_code);
+enum ep_agent_verdict ep_agent_bad_request(struct ep_stream *s, const char *code, struct ep_str reason,
+                                           int jsonrpc_code);
 
 /* Language models, OpenAI's and Anthropic's: the answer, with the body that `error` makes. */
 struct ep_json;
@@ -62,8 +63,8 @@ void ep_agent_llm_answer(const struct ep_refusal *r, struct ep_str body, struct 
 bool ep_agent_path_ends(struct ep_str path, struct ep_str suffix);
 
 /* --- answers as values, for tests --- */
-void ep_mcp_answer(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena,
-                   struct ep_answer *out);
+void ep_mcp_answer(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision,
+                   struct ep_arena *arena, struct ep_answer *out);
 struct ep_str ep_mcp_events(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision,
                             struct ep_arena *arena);
 struct ep_str ep_grpc_message(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena);

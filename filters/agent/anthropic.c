@@ -1,5 +1,5 @@
-/* Anthropic's messages API: known by the header anthropic-version, or by its path. Refused by its error object under the
- * status; in a stream by an event named error, without whose name the SDKs skip it. AGENTS.md section 5. */
+/* Anthropic's messages API: known by the header anthropic-version, or by its path. Refused by its error object under
+ * the status; in a stream by an event named error, without whose name the SDKs skip it. AGENTS.md section 5. */
 #include "agent/agent.h"
 
 #include "observe/json.h"
@@ -46,9 +46,9 @@ static const char *type_of(unsigned status)
         unsigned status;
         const char *type;
     } types[] = {
-        {400, "invalid_request_error"}, {401, "authentication_error"}, {402, "billing_error"}, {403, "permission_error"},
-        {404, "not_found_error"},       {413, "request_too_large"},    {429, "rate_limit_error"},
-        {504, "timeout_error"},         {529, "overloaded_error"},
+        {400, "invalid_request_error"}, {401, "authentication_error"}, {402, "billing_error"},
+        {403, "permission_error"},      {404, "not_found_error"},      {413, "request_too_large"},
+        {429, "rate_limit_error"},      {504, "timeout_error"},        {529, "overloaded_error"},
     };
 
     for (size_t i = 0; i < EP_COUNT(types); i++)
@@ -79,8 +79,8 @@ static void refuse(struct ep_stream *s, const struct ep_refusal *r)
 {
     struct ep_answer a;
 
-    ep_agent_llm_answer(r, ep_anthropic_error(r, s->decision_id, &s->arena), EP_STR("request-id"), s->decision_id, &s->arena,
-                        &a);
+    ep_agent_llm_answer(r, ep_anthropic_error(r, s->decision_id, &s->arena), EP_STR("request-id"), s->decision_id,
+                        &s->arena, &a);
     ep_answer_send(s, &a);
 }
 

@@ -1,7 +1,6 @@
-/* gRPC: known by its content type, named by its path, by which servers go too: so the call is fully visible. Messages are
- * protobuf and not looked into: `blind` says so. Refused by trailers alone, which every client takes as the status of
- * the call.
- * Sources: gRPC over HTTP/2 (PROTOCOL-HTTP2), AGENTS.md section 6. */
+/* gRPC: known by its content type, named by its path, by which servers go too: so the call is fully visible. Messages
+ * are protobuf and not looked into: `blind` says so. Refused by trailers alone, which every client takes as the status
+ * of the call. Sources: gRPC over HTTP/2 (PROTOCOL-HTTP2), AGENTS.md section 6. */
 #include "agent/agent.h"
 
 #define MESSAGE_MAX 1024u
@@ -38,7 +37,8 @@ struct ep_str ep_grpc_message(const struct ep_refusal *r, struct ep_str decision
     size_t n = 0;
 
     if (decision.n)
-        text = ep_arena_printf(arena, "%.*s [decision %.*s]", (int)EP_MIN(text.n, MESSAGE_MAX), text.p, EP_STR_ARG(decision));
+        text = ep_arena_printf(arena, "%.*s [decision %.*s]", (int)EP_MIN(text.n, MESSAGE_MAX), text.p,
+                               EP_STR_ARG(decision));
     out = ep_arena_alloc(arena, 3 * text.n + 1);
     for (size_t i = 0; i < text.n; i++) {
         unsigned char c = (unsigned char)text.p[i];
@@ -71,7 +71,8 @@ static void refuse_midstream(struct ep_stream *s, const struct ep_refusal *r)
     ep_body_fini(&m->body);
     ep_headers_fini(&m->trailers);
     ep_headers_init(&m->trailers, &s->arena);
-    ep_headers_append(&m->trailers, EP_HDR_GRPC_STATUS, EP_STR("grpc-status"), ep_arena_printf(&s->arena, "%u", status));
+    ep_headers_append(&m->trailers, EP_HDR_GRPC_STATUS, EP_STR("grpc-status"),
+                      ep_arena_printf(&s->arena, "%u", status));
     ep_headers_append(&m->trailers, EP_HDR_GRPC_MESSAGE, EP_STR("grpc-message"),
                       ep_grpc_message(r, s->decision_id, &s->arena));
     m->has_trailers = m->ended = m->end_given = true;

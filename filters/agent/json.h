@@ -19,12 +19,18 @@
 extern "C" {
 #endif
 
-#define EP_SCAN_PADDING   64u  /* bytes behind the text that may be read, whatever they are */
+#define EP_SCAN_PADDING   64u /* bytes behind the text that may be read, whatever they are */
 #define EP_SCAN_DEPTH_MAX 64u
 #define EP_SCAN_BATCH_MAX 128u
 
 enum ep_scan_kind {
-    EP_SCAN_ABSENT, EP_SCAN_NULL, EP_SCAN_BOOL, EP_SCAN_NUMBER, EP_SCAN_STRING, EP_SCAN_ARRAY, EP_SCAN_OBJECT
+    EP_SCAN_ABSENT,
+    EP_SCAN_NULL,
+    EP_SCAN_BOOL,
+    EP_SCAN_NUMBER,
+    EP_SCAN_STRING,
+    EP_SCAN_ARRAY,
+    EP_SCAN_OBJECT
 };
 
 struct ep_scan_text {
@@ -41,11 +47,11 @@ struct ep_scan_value {
 /* One object: the body, or an element of a batch. What a protocol may ask for is a member; the rest is checked and
  * forgotten. */
 struct ep_scan_message {
-    struct ep_scan_value jsonrpc, id, method, params, result, error;     /* JSON-RPC */
+    struct ep_scan_value jsonrpc, id, method, params, result, error;      /* JSON-RPC */
     struct ep_scan_value name, arguments, uri, task_id, protocol_version; /* of params */
     struct ep_scan_value meta_version; /* params._meta["io.modelcontextprotocol/protocolVersion"] */
-    struct ep_scan_value model, stream, messages, input, prompt;          /* language models */
-    bool is_object;        /* an element of a batch may be anything */
+    struct ep_scan_value model, stream, messages, input, prompt; /* language models */
+    bool is_object;                                              /* an element of a batch may be anything */
     bool ambiguous;        /* "Params" for "params" among the members of JSON-RPC … */
     bool ambiguous_method; /* … and it was "method" or "jsonrpc", which alone make a message of it */
     bool ambiguous_params; /* … or "Name" for "name" among the judged ones of params */

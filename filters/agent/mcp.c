@@ -1,10 +1,10 @@
-/* MCP over Streamable HTTP, in the revisions 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25 and 2026-07-28: recognised, and the
- * call record filled.
+/* MCP over Streamable HTTP, in the revisions 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25 and 2026-07-28: recognised,
+ * and the call record filled.
  *
- * Who calls what is read from the body; Mcp-Method and Mcp-Name are only compared with it, since a server may run what the body
- * says. A message that two parsers could read as two calls (a key twice, or twice but for case) is refused. A batch
- * becomes a list of calls, each judged. Sources: the specification of 2026-07-28, and what was tried with real clients
- * and servers: AGENTS.md sections 2 and 8. mcp_refuse.c has the answers. */
+ * Who calls what is read from the body; Mcp-Method and Mcp-Name are only compared with it, since a server may run what
+ * the body says. A message that two parsers could read as two calls (a key twice, or twice but for case) is refused. A
+ * batch becomes a list of calls, each judged. Sources: the specification of 2026-07-28, and what was tried with real
+ * clients and servers: AGENTS.md sections 2 and 8. mcp_refuse.c has the answers. */
 #include "agent/agent.h"
 #include "agent/mcp.h"
 
@@ -47,9 +47,9 @@ static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head 
 
 static bool is_known(struct ep_str method, const struct ep_scan_message *m)
 {
-    static const char *const families[] = {"tools/",         "prompts/", "resources/", "completion/",  "logging/",
-                                           "notifications/", "roots/",   "sampling/",  "elicitation/", "server/",
-                                           "subscriptions/"};
+    static const char *const families[] = {"tools/",       "prompts/",       "resources/",    "completion/",
+                                           "logging/",     "notifications/", "roots/",        "sampling/",
+                                           "elicitation/", "server/",        "subscriptions/"};
 
     if (ep_str_eq(method, EP_STR("initialize")) || ep_str_eq(method, EP_STR("ping")))
         return true;
@@ -96,8 +96,8 @@ static enum names names_of(struct ep_str method)
         const char *method;
         enum names names;
     } table[] = {
-        {"tools/call", NAMES_TOOL},           {"prompts/get", NAMES_PROMPT},          {"resources/read", NAMES_URI},
-        {"resources/subscribe", NAMES_URI},   {"resources/unsubscribe", NAMES_URI},
+        {"tools/call", NAMES_TOOL},         {"prompts/get", NAMES_PROMPT},        {"resources/read", NAMES_URI},
+        {"resources/subscribe", NAMES_URI}, {"resources/unsubscribe", NAMES_URI},
     };
 
     for (size_t i = 0; i < EP_COUNT(table); i++)

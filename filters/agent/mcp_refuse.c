@@ -6,8 +6,8 @@
  *   GET and DELETE      405, which clients take for "not offered here"
  *   malformed           400 with a JSON-RPC error
  *   begun event stream  one more event, then the end
- * The id is the request's own bytes. No mcp-session-id: clients adopt it from a refusal too. Whoever accepts no JSON gets
- * the same as an event. Before the body was read there is no id, and the answer is plain HTTP's. */
+ * The id is the request's own bytes. No mcp-session-id: clients adopt it from a refusal too. Whoever accepts no JSON
+ * gets the same as an event. Before the body was read there is no id, and the answer is plain HTTP's. */
 #include "agent/agent.h"
 #include "agent/mcp.h"
 #include "observe/json.h"
@@ -153,8 +153,8 @@ static bool has_id(const struct ep_call *call)
     return false;
 }
 
-void ep_mcp_answer(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena,
-                   struct ep_answer *out)
+void ep_mcp_answer(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision,
+                   struct ep_arena *arena, struct ep_answer *out)
 {
     bool posted = call->notification || call->batch || call->id_raw.n, decided = ep_refusal_is_decision(r);
     bool bad = r->kind == EP_REFUSE_BAD_REQUEST;

@@ -54,9 +54,10 @@ struct ep_str ep_openai_error(const struct ep_refusal *r, struct ep_arena *arena
     ep_json_key(&j, "error");
     ep_json_object(&j);
     ep_json_kstr(&j, "message", ep_refusal_text(r, arena));
-    ep_json_kstr(&j, "type", status == 429   ? EP_STR("rate_limit_error")
-                             : status >= 500 ? EP_STR("server_error")
-                                             : EP_STR("invalid_request_error"));
+    ep_json_kstr(&j, "type",
+                 status == 429   ? EP_STR("rate_limit_error")
+                 : status >= 500 ? EP_STR("server_error")
+                                 : EP_STR("invalid_request_error"));
     ep_json_key(&j, "param");
     ep_json_null(&j);
     ep_json_kstr(&j, "code", ep_str(r->code));
@@ -74,8 +75,7 @@ static bool retried(unsigned status)
 void ep_agent_llm_answer(const struct ep_refusal *r, struct ep_str text, struct ep_str id_header, struct ep_str id,
                          struct ep_arena *arena, struct ep_answer *out)
 {
-    *out = (struct ep_answer){
-        .status = ep_refusal_status(r), .content_type = EP_STR("application/json"), .body = text};
+    *out = (struct ep_answer){.status = ep_refusal_status(r), .content_type = EP_STR("application/json"), .body = text};
     ep_answer_common(out, r, id, arena);
     if (id.n)
         ep_answer_header(out, id_header, id);

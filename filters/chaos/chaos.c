@@ -1,9 +1,9 @@
 /* The filter `chaos`: faults on purpose.
  *
- * It stands right in front of the router, behind all that decides: what is refused anyway is not hit. Off unless enabled;
- * the blast radius is reserved before a fault is done, over all workers, and given back when the request is over. A
- * fault is marked: a metric, the response flag, x-ephor-fault to verified peers (by `identity`), a sampled audit record.
- * DESIGN.md section 12; the choices are in schedule.c. */
+ * It stands right in front of the router, behind all that decides: what is refused anyway is not hit. Off unless
+ * enabled; the blast radius is reserved before a fault is done, over all workers, and given back when the request is
+ * over. A fault is marked: a metric, the response flag, x-ephor-fault to verified peers (by `identity`), a sampled
+ * audit record. DESIGN.md section 12; the choices are in schedule.c. */
 #include "chaos/schedule.h"
 #include "filter/chain.h"
 #include "observe/observe.h"
@@ -66,10 +66,8 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
         start(&x[k], ep_clock_ns());
         c->v[c->n++].x = &x[k];
         if (stats) {
-            c->v[k].delays =
-                ep_stats_cell(stats, EP_METRIC_CHAOS_INJECTIONS, EP_LABELS(x[k].name, EP_STR("delay")));
-            c->v[k].aborts =
-                ep_stats_cell(stats, EP_METRIC_CHAOS_INJECTIONS, EP_LABELS(x[k].name, EP_STR("abort")));
+            c->v[k].delays = ep_stats_cell(stats, EP_METRIC_CHAOS_INJECTIONS, EP_LABELS(x[k].name, EP_STR("delay")));
+            c->v[k].aborts = ep_stats_cell(stats, EP_METRIC_CHAOS_INJECTIONS, EP_LABELS(x[k].name, EP_STR("abort")));
         }
     }
     return true;
@@ -165,11 +163,11 @@ static struct ep_chaos_choice choose(struct ep_chaos_experiment *x)
 static void audit(struct ep_stream *s, const struct ep_chaos_experiment *x)
 {
     struct ep_audit_field fields[] = {
-        {"decision", EP_STR("inject")},        {"decision_id", ep_stream_decision(s)},
-        {"trace_id", s->trace_id},             {"experiment", x->name},
-        {"reason", x->because},                {"agent_id", s->peer_id},
-        {"protocol", s->call.protocol},        {"method", s->call.method},
-        {"tool", s->call.tool},                {"constitutional_hash", s->view->constitution},
+        {"decision", EP_STR("inject")}, {"decision_id", ep_stream_decision(s)},
+        {"trace_id", s->trace_id},      {"experiment", x->name},
+        {"reason", x->because},         {"agent_id", s->peer_id},
+        {"protocol", s->call.protocol}, {"method", s->call.method},
+        {"tool", s->call.tool},         {"constitutional_hash", s->view->constitution},
     };
 
     ep_audit_record(s->worker->audit, s->worker->stats, "chaos", fields, EP_COUNT(fields));
@@ -182,8 +180,10 @@ static void mark(struct ep_stream *s, const struct ep_chaos_experiment *x, const
 
     s->fault_injected = true;
     s->response_flag = x->fault.abort ? "FI" : "DI";
-    *t = (struct ep_tag){.next = s->tags, .space = EP_STR("ephor.chaos"),
-                         .key = ep_arena_printf(&s->arena, "%.*s; %s", EP_STR_ARG(x->name), fault), .value = EP_STR("true")};
+    *t = (struct ep_tag){.next = s->tags,
+                         .space = EP_STR("ephor.chaos"),
+                         .key = ep_arena_printf(&s->arena, "%.*s; %s", EP_STR_ARG(x->name), fault),
+                         .value = EP_STR("true")};
     s->tags = t;
 }
 

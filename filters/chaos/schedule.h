@@ -1,5 +1,5 @@
-/* When an experiment hits, and how: pure, time and counts are parameters, chance comes from the seed. The n-th request that
- * an experiment sees always meets the same choice, whichever worker it is in. */
+/* When an experiment hits, and how: pure, time and counts are parameters, chance comes from the seed. The n-th request
+ * that an experiment sees always meets the same choice, whichever worker it is in. */
 #ifndef EP_CHAOS_SCHEDULE_H
 #define EP_CHAOS_SCHEDULE_H
 

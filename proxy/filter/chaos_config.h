@@ -11,18 +11,18 @@ enum ep_chaos_direction { EP_CHAOS_ANY, EP_CHAOS_INBOUND, EP_CHAOS_OUTBOUND };
 enum ep_chaos_distribution { EP_CHAOS_FIXED, EP_CHAOS_UNIFORM, EP_CHAOS_EXPONENTIAL, EP_CHAOS_PARETO };
 
 struct ep_chaos_match {
-    int direction;            /* enum ep_chaos_direction */
+    int direction;                                                  /* enum ep_chaos_direction */
     struct ep_str cluster, protocol, method, tool, path, principal; /* globs; empty: any */
 };
 
 struct ep_chaos_delay {
-    int distribution;         /* enum ep_chaos_distribution */
+    int distribution; /* enum ep_chaos_distribution */
     uint64_t fixed_ns, minimum_ns, maximum_ns, mean_ns;
-    double shape;             /* of pareto */
+    double shape; /* of pareto */
 };
 
-struct ep_chaos_abort {       /* one of */
-    int64_t status;           /* HTTP */
+struct ep_chaos_abort { /* one of */
+    int64_t status;     /* HTTP */
     int64_t grpc_status;
     int64_t jsonrpc_code;
 };
@@ -37,8 +37,8 @@ struct ep_chaos_exclude {
 };
 
 struct ep_chaos_radius {
-    double percent;           /* of what matches, at most */
-    int64_t concurrent;       /* requests hit and not yet ended */
+    double percent;     /* of what matches, at most */
+    int64_t concurrent; /* requests hit and not yet ended */
     int64_t total;
     struct ep_chaos_exclude exclude;
 };
@@ -55,7 +55,7 @@ struct ep_chaos_experiment {
     struct ep_chaos_match match;
     struct ep_chaos_fault fault;
     double percent;
-    uint64_t duration_ns;     /* since the configuration was loaded */
+    uint64_t duration_ns; /* since the configuration was loaded */
     int64_t seed;
     struct ep_chaos_radius radius;
     struct ep_str constitution; /* when given: only under this hash */

@@ -24,13 +24,17 @@ static const struct {
 static const struct {
     unsigned status, grpc;
 } by_status[] = {
-    {400, 3}, {401, 16}, {403, 7}, {404, 12}, {408, 4}, {409, 10}, {412, 9}, {413, 8},
+    {400, 3}, {401, 16}, {403, 7},  {404, 12}, {408, 4},  {409, 10}, {412, 9}, {413, 8},
     {429, 8}, {499, 1},  {500, 13}, {501, 12}, {502, 14}, {503, 14}, {504, 4},
 };
 
 static const char *const blind_names[EP_BLIND_REASONS] = {
-    [EP_BLIND_NOT] = "",          [EP_BLIND_ENCRYPTED] = "encrypted", [EP_BLIND_ENCODING] = "encoding",
-    [EP_BLIND_TOO_LARGE] = "too_large", [EP_BLIND_STREAMED] = "streamed",   [EP_BLIND_UNKNOWN] = "unknown",
+    [EP_BLIND_NOT] = "",
+    [EP_BLIND_ENCRYPTED] = "encrypted",
+    [EP_BLIND_ENCODING] = "encoding",
+    [EP_BLIND_TOO_LARGE] = "too_large",
+    [EP_BLIND_STREAMED] = "streamed",
+    [EP_BLIND_UNKNOWN] = "unknown",
 };
 
 const char *ep_blind_reason_name(enum ep_blind_reason r)
@@ -202,7 +206,8 @@ bool ep_stream_accepts(const struct ep_stream *s, struct ep_str type)
 
 static void http_refuse(struct ep_stream *s, const struct ep_refusal *r)
 {
-    bool json = ep_stream_accepts(s, EP_STR("application/json")) || ep_stream_accepts(s, EP_STR("application/problem+json"));
+    bool json =
+        ep_stream_accepts(s, EP_STR("application/json")) || ep_stream_accepts(s, EP_STR("application/problem+json"));
     struct ep_answer a;
 
     ep_http_answer(r, json, s->decision_id, &s->arena, &a);
