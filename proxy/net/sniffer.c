@@ -188,12 +188,13 @@ static void on_ready(struct ep_conn *c)
         hand_on(s, EP_SNIFF_OPAQUE, NULL, 0);
 }
 
-/* What was too little to decide is all that the client says. It may still wait for an answer. */
+/* What was too little to decide is all that the client says: it is judged as a whole line. It may wait for an answer. */
 static void on_eof(struct ep_conn *c)
 {
     struct sniffer *s = c->user;
     unsigned char *held = s->held;
     size_t n = s->n_held;
+    enum ep_sniff what;
 
     if (n == 0 || s->phase == PHASE_PROXY || held[0] == 22 /* a ClientHello */ ||
         (s->phase == PHASE_OUTER && !s->listener->ops->plaintext_allowed(s->listener, c))) {
@@ -201,7 +202,10 @@ static void on_eof(struct ep_conn *c)
         return;
     }
     s->held = NULL;
-    hand_on(s, EP_SNIFF_OPAQUE, held, n);
+    held = ep_realloc(held, n + 1);
+    held[n] = '\n';
+    what = ep_sniff_bytes(held, n + 1);
+    hand_on(s, what == EP_SNIFF_HTTP1 ? what : EP_SNIFF_OPAQUE, held, n);
     free(held);
     if (!c->closed && !c->close_wanted && c->handler->on_eof)
         c->handler->on_eof(c);
