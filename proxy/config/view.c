@@ -74,6 +74,15 @@ static bool add_clusters(struct ep_serving *v, struct ep_view *view, const struc
     return true;
 }
 
+/* A listener that leads to opaque TCP alone has nothing to sniff: whoever speaks first is heard. */
+static bool only_tcp(const struct ep_chain *c)
+{
+    for (unsigned i = 0; i < c->n_routes; i++)
+        if (ep_cluster_get_config(c->routes[i].cluster)->protocol != EP_PROTO_TCP)
+            return false;
+    return c->n_routes > 0;
+}
+
 static bool add_chains(struct ep_serving *v, struct ep_view *view, const struct ep_attempt *a, struct ep_error *err)
 {
     const struct ep_listener_config *l = a->config->listeners.v;
@@ -83,6 +92,7 @@ static bool add_chains(struct ep_serving *v, struct ep_view *view, const struct 
         struct ep_chain *made = ep_chain_new(view, &v->worker, &l[i], lookup, view, err);
         if (!made)
             return ep_error_prefix(err, "listener %.*s", EP_STR_ARG(l[i].name));
+        made->opaque = l[i].protocol == EP_LISTENER_TCP || only_tcp(made);
         view->chains[view->n_chains++] = made;
     }
     return true;

@@ -19,6 +19,7 @@ struct ep_chain {
     struct ep_view *view;
     const struct ep_listener_config *config;
     enum ep_direction direction;
+    bool opaque;                 /* its connections are TCP, unsniffed; set by the view's maker */
     struct ep_filter_instance *filters;
     unsigned n_filters;          /* the router is the last */
     struct ep_route *routes;

@@ -41,6 +41,8 @@ struct ep_authorize_config {
     int action;                                      /* 0 allow, 1 deny */
 };
 
+enum ep_listener_protocol { EP_LISTENER_AUTO, EP_LISTENER_H2, EP_LISTENER_HTTP1, EP_LISTENER_TCP };
+
 struct ep_listener_config {
     struct ep_str name;
     struct ep_addr bind;
@@ -52,7 +54,7 @@ struct ep_listener_config {
     struct ep_vec routes;        /* of ep_route_config */
     struct ep_vec authorize;     /* of ep_authorize_config; empty: everybody who gets in */
     struct ep_vec filters;       /* of ep_filter_use; empty: the default chain */
-    int protocol;                /* 0 auto, 1 h2, 2 http/1.1, 3 tcp */
+    int protocol;                /* enum ep_listener_protocol */
     uint64_t headers_timeout_ns, idle_timeout_ns, handshake_timeout_ns, sniff_timeout_ns;
     uint64_t stream_idle_timeout_ns, request_timeout_ns;
     uint64_t max_body_bytes;     /* what filters may hold: 1 MiB */

@@ -94,8 +94,10 @@ static void on_protocol(struct ep_listener *listener, struct ep_conn *c, enum ep
     const struct ep_tls_info *tls = ep_conn_tls_info(c);
     const char *protocol;
 
-    if (l->chain->config->protocol == 3)
+    if (l->chain->opaque)
         what = EP_SNIFF_OPAQUE;
+    else if (l->chain->config->protocol != EP_LISTENER_AUTO && what != EP_SNIFF_H2)
+        what = EP_SNIFF_HTTP1; /* a listener that is told to be HTTP answers anything else with a 400 */
     protocol = what == EP_SNIFF_H2 ? "h2" : what == EP_SNIFF_HTTP1 ? "http/1.1" : "tcp";
     ep_stats_add(l->worker->stats, EP_METRIC_CONNECTIONS_TOTAL, EP_LABELS(l->name, ep_str(protocol)), 1);
     ep_cell_add(l->cell_connections, 1); /* those that are understood: they come and go here only */
@@ -173,7 +175,7 @@ static bool on_silent(struct ep_listener *listener, struct ep_conn *c)
     struct ep_server_listener *l = of(listener);
     struct probe *probe;
 
-    if (l->chain->config->protocol == 3)
+    if (l->chain->opaque)
         return true;
     if (!c->original.len || ep_addr_equal(&c->original, &l->listener.options.bind))
         return false;
