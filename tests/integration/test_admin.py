@@ -94,7 +94,7 @@ def test_the_log_level_is_changed(proxy):
 
 def test_the_access_log_is_json_with_the_times(ephor, h1_server, tmp_path):
     path = tmp_path / "access.log"
-    proxy = ephor(config(h1_server().port, cluster={"protocol": "http/1.1"}, access_log={"path": str(path)}))
+    proxy = ephor(config(h1_server().port, cluster={"protocol": "http/1.1"}, access_log={"path": str(path), "sample": "100%"}))
     wire1.get(proxy.port, "/logged?password=secret", "User-Agent: me\"\\\r\nAuthorization: Bearer hidden\r\n")
     until(lambda: path.exists() and path.read_text().count("\n") >= 1, "a line")
     text = path.read_text()

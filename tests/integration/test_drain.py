@@ -27,6 +27,7 @@ def test_a_running_request_ends_before_ephor_does(ephor, h1_server):
         proxy.process.popen.send_signal(signal.SIGTERM)
         until(lambda: proxy.admin("/ready")[0] == 503, "not ready")
         assert proxy.admin("/live")[0] == 200
+        until(lambda: not accepts(proxy.port), "the end of accepting")
         go.set()
         r = wire.response()
         assert r.status == 200 and r.get("connection", "").lower() == "close" and wire.closed()

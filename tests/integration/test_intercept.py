@@ -101,7 +101,7 @@ def redirect():
 
 
 def tproxy():
-    must(f"iptables -t mangle -A OUTPUT -p tcp -d {APP} -m owner ! --uid-owner {UID} -j MARK --set-mark 1")
+    must(f"iptables -t mangle -A OUTPUT -p tcp -d {APP} --dport 8080 -m owner ! --uid-owner {UID} -j MARK --set-mark 1")
     must("ip rule add fwmark 1 lookup 100 pref 10")
     must("ip route add local 0.0.0.0/0 dev lo table 100")
     must("iptables -t mangle -A PREROUTING -p tcp -m mark --mark 1 -j TPROXY --on-port 15001 --tproxy-mark 1")
@@ -124,9 +124,11 @@ def test_what_an_app_dials_arrives_where_it_was_meant_to(sidecar, how, protocol)
 
 
 def test_a_loop_to_itself_is_found_and_refused(sidecar):
+    """An app dials the sidecar's own port: what was meant by that is the sidecar, again and again."""
+    redirect()
     proxy = sidecar(outbound("redirect"))
-    with wire1.connect(15001) as wire:
-        text = wire.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").rest()
-    assert not text.startswith(b"HTTP/1.1 2")
-    assert proxy.process.alive() and proxy.fds() < 100
-    assert proxy.metric("ephor_rejected_total", reason="loop") >= 1
+    with wire1.connect(15001, APP) as wire:
+        text = wire.send("GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").rest()
+    assert text.startswith(b"HTTP/1.1 5")
+    assert proxy.process.alive() and proxy.metric("ephor_connections_total", listener="inbound") == 1
+    proxy.counted(1, "ephor_refusals_total", code="upstream.loop")

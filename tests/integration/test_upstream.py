@@ -212,7 +212,8 @@ def test_a_unix_socket_is_an_endpoint_and_a_listener(ephor, tmp_path):
             except OSError:
                 return
             sock.recv(4096)
-            sock.sendall(answer("unix"))
+            sock.sendall(answer("unix", headers="Connection: close\r\n"))
+            sock.close()
     threading.Thread(target=serve, daemon=True).start()
     made = config(f"unix:{path}", cluster=h1())
     front = str(tmp_path / "front.sock")

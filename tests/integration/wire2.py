@@ -26,6 +26,16 @@ def frame(kind, flags, stream, payload=b""):
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
+class Connection(h2.connection.H2Connection):
+    """python-h2 takes GOAWAY for the end; streams that were begun go on after it (RFC 9113 section 6.8)."""
+
+    def _receive_goaway_frame(self, goaway):
+        before = self.state_machine.state
+        events = super()._receive_goaway_frame(goaway)
+        self.state_machine.state = before
+        return events
+
+
 class Stream:
     """What came on one stream."""
 
@@ -60,7 +70,7 @@ class Peer:
         sock.settimeout(TIMEOUT)
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=client, **LOOSE))
+        self.h2 = Connection(h2.config.H2Configuration(client_side=client, **LOOSE))
         self.streams, self.settings, self.goaways, self.pings = {}, {}, [], 0
         self.closed = False
         self.auto_window = True
