@@ -76,6 +76,8 @@ bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *c)
 #undef X
     };
 
+    if (f == EP_POLICY_ARGUMENTS || f == EP_POLICY_BODY) /* gRPC is named for sure by its head, and its body isn't read */
+        return c->visible == EP_VISIBLE_FULL && c->blind == EP_BLIND_NOT;
     return c->visible == EP_VISIBLE_FULL || !of_call[f];
 }
 

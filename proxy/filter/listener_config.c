@@ -188,7 +188,7 @@ static const struct ep_field authorize_fields[] = {
      .offset = AUTHORIZE(action),
      .preset = "allow",
      .names = action_names,
-     .help = "The first rule that matches decides; when none does and there are rules, the request is refused."},
+     .help = "deny rules are looked at first, then allow rules; where there is an allow rule, what none of them matches is refused."},
     {.key = "principals",
      .type = EP_TYPE_LIST,
      .item = EP_TYPE_STR,
@@ -375,6 +375,16 @@ static const struct ep_field listener_fields[] = {
      .help = "Answer with server-timing: ephor;dur=…"},
 };
 
+static bool uses(const struct ep_listener_config *l, const char *filter)
+{
+    const struct ep_filter_use *v = l->filters.v;
+
+    for (size_t i = 0; i < l->filters.n; i++)
+        if (ep_str_eq(v[i].name, ep_str(filter)))
+            return true;
+    return false;
+}
+
 static void check_listener(void *object, struct ep_checker *c)
 {
     const struct ep_listener_config *l = object;
@@ -387,7 +397,9 @@ static void check_listener(void *object, struct ep_checker *c)
         ep_check_error(c, object, l->proxy_protocol ? "proxy_protocol" : "intercept", "is not for a Unix socket");
     if (l->intercept != EP_INTERCEPT_NONE && l->proxy_protocol)
         ep_check_error(c, object, "proxy_protocol", "an intercepted connection has no PROXY header");
-    if (l->protocol == 3 && l->authorize.n)
+    if (l->authorize.n && l->filters.n && !uses(l, "identity") && !uses(l, "agent"))
+        ep_check_error(c, object, "authorize", "the filters of this listener judge nobody: add identity, or agent");
+    if (l->protocol == EP_LISTENER_TCP && l->authorize.n)
         ep_check_warning(c, object, "protocol", "of opaque bytes only the principal is seen by authorize");
 }
 
