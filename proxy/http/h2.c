@@ -60,7 +60,8 @@ static void on_flush(struct ep_conn *c)
     }
     if (c->closed)
         return;
-    h2->stuck_since_ns = c->write_stuck ? (h2->stuck_since_ns ? h2->stuck_since_ns : c->worker->now_ns) : 0;
+    if (ep_conn_pending(c) >= EP_CONN_OUT_HIGH) /* more waits for a peer that may read nothing */
+        ep_h2_look_at(h2, c->worker->now_ns + h2->options->flush_timeout_ns / 2);
     if (h2->capacity_changed)
         ep_h2_check_capacity(h2);
     if ((h2->draining && h2->n_legs == 0 && !h2->drain_at_ns && !nghttp2_session_want_write(h2->session)) ||
@@ -92,6 +93,8 @@ static void on_data(struct ep_conn *c, struct ep_slab *slab, const unsigned char
         c->closing_why = EP_CLOSE_LIMIT;
         ep_conn_close(c);
     }
+    if (h2->headers_since_ns) /* a head that didn't come in one piece */
+        ep_h2_look_at(h2, h2->headers_since_ns + h2->options->headers_timeout_ns);
     ep_conn_want_flush(c);
 }
 
@@ -126,6 +129,30 @@ static void on_closed(struct ep_conn *c, enum ep_close why)
     ep_mem_free(&c->worker->mem, h2);
 }
 
+void ep_h2_look_at(struct ep_h2 *h2, uint64_t at_ns)
+{
+    struct ep_conn *c = h2->conn;
+    uint64_t now = c->worker->now_ns;
+
+    if ((h2->check_at_ns && h2->check_at_ns <= at_ns) || c->closed || c->close_wanted)
+        return;
+    h2->check_at_ns = at_ns;
+    ep_conn_deadline(c, at_ns > now ? at_ns - now : EP_MS);
+}
+
+/* Output that makes no progress from one look to the next, for too long. */
+static bool is_stuck(struct ep_h2 *h2)
+{
+    struct ep_conn *c = h2->conn;
+    uint64_t now = c->worker->now_ns;
+
+    if (!c->write_stuck || c->bytes_out != h2->seen_out || !h2->stuck_since_ns) {
+        h2->stuck_since_ns = c->write_stuck ? now : 0;
+        h2->seen_out = c->bytes_out;
+    }
+    return h2->stuck_since_ns && now - h2->stuck_since_ns >= h2->options->flush_timeout_ns;
+}
+
 /* One timer a connection looks at all its deadlines, so that requests start and stop none. */
 static void on_check(struct ep_timer *t)
 {
@@ -134,7 +161,8 @@ static void on_check(struct ep_timer *t)
     const struct ep_http_options *o = h2->options;
     uint64_t now = c->worker->now_ns, next = o->idle_timeout_ns;
 
-    if (h2->stuck_since_ns && now - h2->stuck_since_ns >= o->flush_timeout_ns) {
+    h2->check_at_ns = 0;
+    if (is_stuck(h2)) {
         snprintf(c->error_text, sizeof c->error_text, "the peer reads nothing");
         ep_conn_abort(c, EP_CLOSE_TIMEOUT, true);
         return;
@@ -175,9 +203,12 @@ static void on_check(struct ep_timer *t)
         }
         next = EP_MIN(next, o->ping_interval_ns);
     }
-    if (h2->n_legs) /* a slow head or a stuck peer is found within half its time */
-        next = EP_MIN(next, EP_MIN(o->flush_timeout_ns, o->headers_timeout_ns) / 2);
-    ep_conn_deadline(c, EP_MAX(next, CHECK_MIN_NS));
+    ep_h2_reset_left_over(h2);
+    if (h2->headers_since_ns)
+        next = EP_MIN(next, h2->headers_since_ns + o->headers_timeout_ns - now);
+    if (h2->n_legs || c->write_stuck) /* a stuck peer is found within half its time */
+        next = EP_MIN(next, o->flush_timeout_ns / 2);
+    ep_h2_look_at(h2, now + EP_MAX(next, CHECK_MIN_NS));
 }
 
 static void drain(struct ep_conn *c, uint64_t grace_ns)
@@ -190,7 +221,7 @@ static void drain(struct ep_conn *c, uint64_t grace_ns)
     if (h2->server && grace_ns) {
         nghttp2_submit_shutdown_notice(h2->session); /* GOAWAY with the highest id: RFC 9113 section 6.8 */
         h2->drain_at_ns = c->worker->now_ns + grace_ns;
-        ep_conn_deadline(c, grace_ns);
+        ep_h2_look_at(h2, h2->drain_at_ns);
     } else if (h2->server) {
         nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(h2->session),
                               NGHTTP2_NO_ERROR, NULL, 0);
@@ -204,7 +235,7 @@ static void on_ready(struct ep_conn *c)
 
     h2->last_active_ns = c->worker->now_ns;
     c->timer.fire = on_check;
-    ep_conn_deadline(c, h2->options->idle_timeout_ns);
+    ep_h2_look_at(h2, c->worker->now_ns + h2->options->idle_timeout_ns);
     ep_conn_want_flush(c);
     if (h2->client && h2->client->on_capacity)
         h2->client->on_capacity(h2->user, c);
@@ -243,7 +274,7 @@ static nghttp2_session *session_new(struct ep_h2 *h2)
     nghttp2_option_set_max_settings(option, 32);
     nghttp2_option_set_stream_reset_rate_limit(option, 100, 4); /* DESIGN.md section 17: over 100 in 30 s */
     nghttp2_option_set_max_continuations(option, 8);
-    nghttp2_option_set_max_send_header_block_length(option, 128u * 1024);
+    nghttp2_option_set_max_send_header_block_length(option, 4u << 20); /* what was taken in can be passed on */
     nghttp2_option_set_server_fallback_rfc7540_priorities(option, 0);
     if (h2->server ? nghttp2_session_server_new3(&session, cb, h2, option, &mem)
                    : nghttp2_session_client_new3(&session, cb, h2, option, &mem))

@@ -24,6 +24,8 @@ struct ep_h2 {
     bool goaway_in, draining, broken, capacity_changed;
     uint64_t drain_at_ns;                   /* second GOAWAY of a drain */
     uint64_t last_active_ns, last_input_ns, stuck_since_ns, headers_since_ns;
+    uint64_t check_at_ns;                   /* when the connection's timer looks at all of these next */
+    uint64_t seen_out;                      /* bytes_out when it looked last */
     bool ping_out;
     int64_t glitches_left, control_left;    /* buckets against floods; see h2_recv.c */
     uint64_t glitches_at_ns, control_at_ns;
@@ -47,6 +49,9 @@ struct ep_h2_leg {
     bool counted;      /* in h2->n_legs */
     bool stop_wanted;  /* RST_STREAM(NO_ERROR) once our early response is out (RFC 9113 section 8.1) */
     struct ep_headers *trailers_out;
+    bool trailers_given; /* to nghttp2 */
+    size_t left_over;  /* of leg.out when it was looked at last, at left_at_ns, after its release */
+    uint64_t left_at_ns;
     size_t unconsumed; /* given to the owner and not told consumed; the connection's window waits for it */
 };
 
@@ -65,6 +70,8 @@ enum ep_reset ep_h2_reset_of(uint32_t error_code);
 /* Answers a request by the codec itself and lets the owner of the leg know that it is over. */
 void ep_h2_refuse(struct ep_h2_leg *l, unsigned status, const char *reason);
 void ep_h2_check_capacity(struct ep_h2 *h2);
+void ep_h2_look_at(struct ep_h2 *h2, uint64_t at_ns); /* the connection's deadlines are looked at then, or before */
+void ep_h2_reset_left_over(struct ep_h2 *h2); /* legs that were released and make no progress */
 void ep_h2_stop_legs(struct ep_h2 *h2); /* after a pump: the resets that follow early responses */
 
 #endif

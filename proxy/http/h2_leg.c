@@ -4,7 +4,7 @@
  * a leg that is released before that is pumped out first (release). Bodies stay in leg->out until nghttp2 asks. */
 #include "http/h2.h"
 
-#define MAX_NV 128
+#define NV_INLINE 128 /* fields of a table that need no memory of the arena */
 
 static const struct ep_leg_ops ops;
 
@@ -41,6 +41,16 @@ static void count_out(struct ep_h2_leg *l)
     ep_conn_want_flush(h2->conn);
 }
 
+/* What the owner will never tell consumed; the stream's own window ends with it. */
+static void give_back(struct ep_h2_leg *l)
+{
+    if (l->unconsumed && !l->h2->conn->closed) {
+        nghttp2_session_consume_connection(l->h2->session, l->unconsumed);
+        ep_conn_want_flush(l->h2->conn);
+    }
+    l->unconsumed = 0;
+}
+
 void ep_h2_leg_free(struct ep_h2_leg *l)
 {
     struct ep_h2 *h2 = l->h2;
@@ -52,8 +62,7 @@ void ep_h2_leg_free(struct ep_h2_leg *l)
             h2->filling = NULL;
         h2->n_stops -= l->stop_wanted;
         ep_list_remove(&l->node);
-        if (l->unconsumed && !h2->conn->closed)
-            nghttp2_session_consume_connection(h2->session, l->unconsumed);
+        give_back(l);
     }
     ep_headers_fini(&l->headers);
     ep_headers_fini(&l->trailers_in);
@@ -80,22 +89,22 @@ void ep_h2_leg_closed(struct ep_h2_leg *l, enum ep_reset why, bool clean)
     }
 }
 
-static size_t fill_nv(nghttp2_nv *nv, const struct ep_headers *h)
+/* The table as nghttp2 takes it: in `room`, or in the arena when it is long. */
+static nghttp2_nv *fill_nv(struct ep_leg *leg, nghttp2_nv room[NV_INLINE], const struct ep_headers *h)
 {
-    size_t n = 0;
+    nghttp2_nv *nv = h->n <= NV_INLINE ? room : ep_arena_alloc(leg->arena, h->n * sizeof *nv);
 
-    for (uint32_t i = 0; i < h->n && n < MAX_NV; i++) {
+    for (uint32_t i = 0; i < h->n; i++) {
         const struct ep_header *e = &h->v[i];
-        nv[n].name = (uint8_t *)(uintptr_t)e->name.p;
-        nv[n].namelen = e->name.n;
-        nv[n].value = (uint8_t *)(uintptr_t)e->value.p;
-        nv[n].valuelen = e->value.n;
-        nv[n].flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE;
+        nv[i].name = (uint8_t *)(uintptr_t)e->name.p;
+        nv[i].namelen = e->name.n;
+        nv[i].value = (uint8_t *)(uintptr_t)e->value.p;
+        nv[i].valuelen = e->value.n;
+        nv[i].flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE;
         if (e->flags & EP_HEADER_NO_INDEX)
-            nv[n].flags |= NGHTTP2_NV_FLAG_NO_INDEX;
-        n++;
+            nv[i].flags |= NGHTTP2_NV_FLAG_NO_INDEX;
     }
-    return n;
+    return nv;
 }
 
 static void message_sent(struct ep_h2_leg *l)
@@ -119,9 +128,10 @@ static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buf, siz
     if (n == l->leg.out.bytes && l->leg.send_ended) {
         *flags |= NGHTTP2_DATA_FLAG_EOF;
         if (l->trailers_out) {
-            nghttp2_nv nv[MAX_NV];
+            nghttp2_nv room[NV_INLINE];
             *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
-            if (nghttp2_submit_trailer(session, id, nv, fill_nv(nv, l->trailers_out)))
+            l->trailers_given = true;
+            if (nghttp2_submit_trailer(session, id, fill_nv(&l->leg, room, l->trailers_out), l->trailers_out->n))
                 return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
             if (n == 0) /* nghttp2 sends no empty DATA frame then, and send_data is not called */
                 message_sent(l);
@@ -158,9 +168,21 @@ static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8
     return 0;
 }
 
+/* A head or trailers that can't be sent (too large for a frame): the peer must not wait for them. Of a request that
+ * isn't sent nghttp2 closes the stream by itself. */
+static int not_sent(nghttp2_session *session, const nghttp2_frame *frame, int code, void *user)
+{
+    (void)user;
+    if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat != NGHTTP2_HCAT_REQUEST &&
+        code != NGHTTP2_ERR_STREAM_CLOSED && code != NGHTTP2_ERR_STREAM_CLOSING)
+        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_INTERNAL_ERROR);
+    return 0;
+}
+
 void ep_h2_leg_callbacks(nghttp2_session_callbacks *cb)
 {
     nghttp2_session_callbacks_set_send_data_callback(cb, send_data);
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(cb, not_sent);
 }
 
 static struct ep_h2_leg *live(struct ep_leg *leg)
@@ -174,13 +196,13 @@ static void headers(struct ep_leg *leg, struct ep_headers *h, bool end)
 {
     struct ep_h2_leg *l = live(leg);
     nghttp2_data_provider body = {.source.ptr = l, .read_callback = read_body};
-    nghttp2_nv nv[MAX_NV];
-    size_t n;
+    nghttp2_nv room[NV_INLINE], *nv;
+    size_t n = h->n;
 
     if (!l)
         return;
     assert(!l->submitted);
-    n = fill_nv(nv, h);
+    nv = fill_nv(leg, room, h);
     l->submitted = true;
     leg->send_ended = end;
     if (leg->server) {
@@ -202,12 +224,12 @@ static void headers(struct ep_leg *leg, struct ep_headers *h, bool end)
 static void informational(struct ep_leg *leg, struct ep_headers *h)
 {
     struct ep_h2_leg *l = live(leg);
-    nghttp2_nv nv[MAX_NV];
-    size_t n;
+    nghttp2_nv room[NV_INLINE], *nv;
+    size_t n = h->n;
 
     if (!l || l->submitted)
         return;
-    n = fill_nv(nv, h);
+    nv = fill_nv(leg, room, h);
     for (size_t i = 0; i < n; i++) /* sent later than this table lives */
         nv[i].flags = NGHTTP2_NV_FLAG_NONE;
     nghttp2_submit_headers(l->h2->session, NGHTTP2_FLAG_NONE, l->id, NULL, nv, n, NULL);
@@ -315,15 +337,53 @@ static void reset(struct ep_leg *leg, enum ep_reset why)
     ep_conn_want_flush(l->h2->conn);
 }
 
+/* Trailers are borrowed until they are serialised. When body bytes still stand before them, and the peer opens no
+ * window for those, the exchange can't go on by itself. */
+static void settle_trailers(struct ep_h2_leg *l)
+{
+    if (!l->trailers_out || l->trailers_given || l->h2->conn->closed)
+        return;
+    ep_h2_pump(l->h2, true);
+    if (l->trailers_given || l->closed || l->h2->conn->closed)
+        return;
+    ep_body_fini(&l->leg.out);
+    nghttp2_submit_rst_stream(l->h2->session, NGHTTP2_FLAG_NONE, l->id, NGHTTP2_CANCEL);
+}
+
+void ep_h2_reset_left_over(struct ep_h2 *h2)
+{
+    uint64_t now = h2->conn->worker->now_ns;
+
+    EP_LIST_FOREACH(n, &h2->legs) {
+        struct ep_h2_leg *l = EP_CONTAINER(n, struct ep_h2_leg, node);
+        if (!l->released || !l->left_over || now - l->left_at_ns < h2->options->flush_timeout_ns)
+            continue;
+        l->left_at_ns = now;
+        if (l->leg.out.bytes != l->left_over) {
+            l->left_over = l->leg.out.bytes;
+            continue;
+        }
+        l->left_over = 0;
+        ep_body_fini(&l->leg.out);
+        nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, l->id, NGHTTP2_CANCEL);
+        ep_conn_want_flush(h2->conn);
+    }
+}
+
 static void release(struct ep_leg *leg)
 {
     struct ep_h2_leg *l = (struct ep_h2_leg *)leg;
     struct ep_h2 *h2 = l->h2;
+    bool goes_on = !l->closed && !leg->over && leg->send_ended && leg->recv_ended;
 
-    if (!l->closed && !leg->over && !(leg->send_ended && leg->recv_ended))
-        reset(leg, EP_RESET_CANCEL); /* a whole exchange goes on by itself until it is flushed */
+    if (!l->closed && !leg->over && !goes_on)
+        reset(leg, EP_RESET_CANCEL);
     leg->over = true;
+    if (goes_on) /* a whole exchange: by itself, until it is flushed */
+        settle_trailers(l);
     l->released = true;
+    if (h2)
+        give_back(l);
     if (h2 && h2->filling == l) /* its header block goes on in a later read: its arena is gone then */
         h2->filling = NULL;
     if (l->closed) {
@@ -335,6 +395,10 @@ static void release(struct ep_leg *leg)
     ep_headers_fini(&l->trailers_in);
     if (h2->conn->closed)
         return; /* on_closed comes in this turn and ends it */
+    l->left_over = leg->out.bytes;
+    l->left_at_ns = l->worker->now_ns;
+    if (l->left_over)
+        ep_h2_look_at(h2, l->left_at_ns + h2->options->flush_timeout_ns);
     ep_h2_pump(h2, true);
 }
 

@@ -40,11 +40,13 @@ static bool is_final(const struct ep_headers *h)
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct ep_h2 *h2 = user;
+    struct ep_headers *h;
     struct ep_h2_leg *l;
 
     h2->filling = NULL;
     if (frame->hd.type != NGHTTP2_HEADERS)
         return 0;
+    h2->headers_since_ns = h2->conn->worker->now_ns;
     if (h2->server && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
         h2->requests++;
         l = ep_h2_leg_new(h2, frame->hd.stream_id);
@@ -57,14 +59,15 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
         nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, l);
         ep_headers_init(&l->headers, l->leg.arena);
         h2->filling = l;
-        h2->headers_since_ns = h2->conn->worker->now_ns;
         return 0;
     }
     l = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
     if (!l || l->released)
         return 0;
     l->filling_trailers = l->has_head;
-    ep_headers_init(l->has_head ? &l->trailers_in : &l->headers, l->leg.arena);
+    h = l->has_head ? &l->trailers_in : &l->headers;
+    ep_headers_fini(h);
+    ep_headers_init(h, l->leg.arena);
     h2->filling = l;
     return 0;
 }
@@ -136,7 +139,6 @@ static void request_head(struct ep_h2 *h2, struct ep_h2_leg *l, bool end)
     struct ep_str method = ep_headers_get_id(&l->headers, EP_HDR_METHOD);
     const char *bad;
 
-    h2->headers_since_ns = 0;
     h2->control_left = EP_MIN(CONTROL_BURST, h2->control_left + 8);
     l->has_head = true;
     l->leg.recv_ended = end;
@@ -154,14 +156,17 @@ static void request_head(struct ep_h2 *h2, struct ep_h2_leg *l, bool end)
     l->leg.events->on_headers(&l->leg, &l->headers, end);
 }
 
+/* More of a head, or of trailers, than is taken: the exchange ends, and the owner hears it from us. */
+static void give_up(struct ep_h2_leg *l)
+{
+    l->leg.ops->reset(&l->leg, EP_RESET_TOO_LARGE);
+    l->leg.events->on_reset(&l->leg, l->leg.server ? EP_RESET_TOO_LARGE : EP_RESET_PROTOCOL);
+}
+
 static void response_head(struct ep_h2_leg *l, bool end)
 {
     if (l->too_large) {
-        l->leg.ops->reset(&l->leg, EP_RESET_TOO_LARGE);
-        if (!l->leg.over) {
-            l->leg.over = true;
-            l->leg.events->on_reset(&l->leg, EP_RESET_PROTOCOL);
-        }
+        give_up(l);
         return;
     }
     if (!is_final(&l->headers)) {
@@ -183,6 +188,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
+        h2->headers_since_ns = 0;
         l = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
         if (!l || l->released || l->leg.over)
             return 0;
@@ -190,6 +196,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
             request_head(h2, l, end);
         } else if (!l->has_head) {
             response_head(l, end);
+        } else if (l->too_large) {
+            give_up(l);
         } else {
             l->leg.recv_ended = true;
             l->leg.events->on_trailers(&l->leg, &l->trailers_in);
@@ -262,9 +270,13 @@ static int on_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const u
 static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *user)
 {
     struct ep_h2_leg *l = nghttp2_session_get_stream_user_data(session, id);
+    struct ep_h2 *h2 = user;
 
-    (void)user;
     if (l) {
+        if (h2->filling == l) {
+            h2->filling = NULL;
+            h2->headers_since_ns = 0;
+        }
         nghttp2_session_set_stream_user_data(session, id, NULL);
         ep_h2_leg_closed(l, ep_h2_reset_of(code), code == NGHTTP2_NO_ERROR);
     }
@@ -276,6 +288,8 @@ static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame
     struct ep_h2 *h2 = user;
 
     (void)session;
+    if (frame->hd.type == NGHTTP2_HEADERS)
+        h2->headers_since_ns = 0;
     if (h2->acceptor)
         h2->acceptor->on_refused(h2->user, h2->conn, 0,
                                  code == NGHTTP2_ERR_HTTP_HEADER || code == NGHTTP2_ERR_HTTP_MESSAGING ? "h2.message"
