@@ -123,6 +123,17 @@ static bool request_headers(struct ep_stream *s)
     return true;
 }
 
+/* Bits of the filters from `at` on, and up to it. */
+static uint32_t from(int at)
+{
+    return UINT32_MAX << at;
+}
+
+static uint32_t down_from(int at)
+{
+    return at < 0 ? 0 : UINT32_MAX >> (31 - at);
+}
+
 static bool request_body(struct ep_stream *s)
 {
     struct ep_walk *w = &s->request_walk;
@@ -130,13 +141,12 @@ static bool request_body(struct ep_stream *s)
     struct ep_message *m = &s->request;
 
     while (pass_begins(m, w)) {
-        for (; w->at < (int8_t)c->n_filters; w->at++) {
-            unsigned i = (unsigned)w->at;
+        for (uint32_t left; (left = c->request_body_mask & ~w->buffered & from(w->at)) != 0; w->at++) {
+            unsigned i = (unsigned)__builtin_ctz(left);
             const struct ep_filter *f = c->filters[i].filter;
             enum ep_step step;
 
-            if (!f->request_body || w->buffered & (1u << i))
-                continue;
+            w->at = (int8_t)i;
             s->current = (uint8_t)i;
             if (i == c->n_filters - 1u)
                 m->end_given = w->passing_end;
@@ -179,6 +189,10 @@ void ep_walk_request(struct ep_stream *s)
 
     if (w->running || w->waiting || !w->started || stopped(s) || s->request_done || s->reply_pending)
         return;
+    if (w->buffering && !s->request.ended && s->request.body.bytes <= s->chain->config->max_body_bytes) {
+        ep_stream_settle(s); /* the filter that asked for the whole body waits for more of it */
+        return;
+    }
     w->running = true;
     if (!w->headers_passed) {
         uint64_t since = ep_clock_ns(), until;
@@ -218,11 +232,12 @@ static bool response_headers(struct ep_stream *s)
     const struct ep_chain *c = s->chain;
     struct ep_message *m = &s->response;
 
-    while (w->at >= 0) {
-        unsigned i = (unsigned)w->at;
+    for (uint32_t left; (left = down_from(w->at) & (w->buffering ? UINT32_MAX : c->response_headers_mask)) != 0;) {
+        unsigned i = 31u - (unsigned)__builtin_clz(left);
         const struct ep_filter *f = c->filters[i].filter;
         enum ep_step step = EP_NEXT;
 
+        w->at = (int8_t)i;
         s->current = (uint8_t)i;
         if (w->buffering) {
             int whole = whole_body(s, m, w, false);
@@ -230,7 +245,7 @@ static bool response_headers(struct ep_stream *s)
                 return false;
             w->buffered |= 1u << i;
             step = f->response_body ? STEP(s, i, f->response_body(s, s->filter_state[i], &m->body, true)) : EP_NEXT;
-        } else if (c->response_headers_mask & (1u << i)) {
+        } else {
             step = STEP(s, i, f->response_headers(s, s->filter_state[i], m->ended && m->body.bytes == 0 && !m->has_trailers));
             if (step == EP_BUFFER) {
                 w->buffering = true;

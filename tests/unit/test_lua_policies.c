@@ -319,23 +319,27 @@ static void test_blind(void **state)
         enum ep_visible visible;
         enum ep_step step;
         const char *counted;
+        bool named; /* by the head; the body was not read */
     } rows[] = {
-        {"match = {tool = 'shell'}", "http", "", EP_VISIBLE_HEADERS, EP_REPLIED, "deny"},
-        {"match = {tool = 'shell'}", "", "", EP_VISIBLE_NONE, EP_REPLIED, "deny"},
-        {"match = {protocol = 'mcp'}", "tcp", "", EP_VISIBLE_NONE, EP_REPLIED, "deny"},
-        {"match = {protocol = 'mcp', path = '/other'}", "http", "", EP_VISIBLE_NONE, EP_NEXT, NULL},
-        {"match = {protocol = 'mcp'}", "a2a", "", EP_VISIBLE_HEADERS, EP_REPLIED, "deny"}, /* so its head claims */
-        {"match = {protocol = 'mcp'}", "grpc", "", EP_VISIBLE_FULL, EP_NEXT, NULL},
-        {"match = {tool = 'shell'}", "mcp", "search", EP_VISIBLE_HEADERS, EP_REPLIED, "deny"},
-        {"match = {tool = 'shell'}", "mcp", "", EP_VISIBLE_HEADERS, EP_REPLIED, "deny"},
-        {"match = {tool = 'shell'}", "http", "", EP_VISIBLE_FULL, EP_NEXT, NULL},
-        {"blind = 'allow', match = {tool = 'shell'}", "http", "", EP_VISIBLE_NONE, EP_NEXT, "allow"},
-        {"blind = 'shadow', match = {tool = 'shell'}", "http", "", EP_VISIBLE_NONE, EP_NEXT, "shadow_deny"},
-        {"mode = 'shadow', match = {tool = 'shell'}", "http", "", EP_VISIBLE_NONE, EP_NEXT, "shadow_deny"},
-        {"needs = {'arguments'}, match = {protocol = 'mcp'}", "mcp", "x", EP_VISIBLE_HEADERS, EP_REPLIED, "deny"},
-        {"needs = {'path'}, match = {host = 'tools.*'}", "mcp", "x", EP_VISIBLE_HEADERS, EP_NEXT, "allow"},
-        {"needs = {'arguments'}, match = {protocol = 'mcp'}", "mcp", "x", EP_VISIBLE_FULL, EP_NEXT, "allow"},
-        {"match = {host = 'tools.*'}", "tcp", "", EP_VISIBLE_NONE, EP_NEXT, "allow"},
+        {"match = {tool = 'shell'}", "http", "", EP_VISIBLE_HEADERS, EP_REPLIED, "deny", false},
+        {"match = {tool = 'shell'}", "", "", EP_VISIBLE_NONE, EP_REPLIED, "deny", false},
+        {"match = {protocol = 'mcp'}", "tcp", "", EP_VISIBLE_NONE, EP_REPLIED, "deny", false},
+        {"match = {protocol = 'mcp', path = '/other'}", "http", "", EP_VISIBLE_NONE, EP_NEXT, NULL, false},
+        {"match = {protocol = 'mcp'}", "a2a", "", EP_VISIBLE_HEADERS, EP_REPLIED, "deny", false}, /* so its head claims */
+        {"match = {protocol = 'mcp'}", "grpc", "", EP_VISIBLE_FULL, EP_NEXT, NULL, false},
+        {"match = {tool = 'shell'}", "mcp", "search", EP_VISIBLE_HEADERS, EP_REPLIED, "deny", false},
+        {"match = {tool = 'shell'}", "mcp", "", EP_VISIBLE_HEADERS, EP_REPLIED, "deny", false},
+        {"match = {tool = 'shell'}", "http", "", EP_VISIBLE_FULL, EP_NEXT, NULL, false},
+        {"blind = 'allow', match = {tool = 'shell'}", "http", "", EP_VISIBLE_NONE, EP_NEXT, "allow", false},
+        {"blind = 'shadow', match = {tool = 'shell'}", "http", "", EP_VISIBLE_NONE, EP_NEXT, "shadow_deny", false},
+        {"mode = 'shadow', match = {tool = 'shell'}", "http", "", EP_VISIBLE_NONE, EP_NEXT, "shadow_deny", false},
+        {"needs = {'arguments'}, match = {protocol = 'mcp'}", "mcp", "x", EP_VISIBLE_HEADERS, EP_REPLIED, "deny", false},
+        {"needs = {'path'}, match = {host = 'tools.*'}", "mcp", "x", EP_VISIBLE_HEADERS, EP_NEXT, "allow", false},
+        {"needs = {'arguments'}, match = {protocol = 'mcp'}", "mcp", "x", EP_VISIBLE_FULL, EP_NEXT, "allow", false},
+        /* gRPC: named for sure by its head, and its body not read */
+        {"match = {protocol = 'grpc'}", "grpc", "", EP_VISIBLE_FULL, EP_NEXT, "allow", true},
+        {"needs = {'arguments'}, match = {protocol = 'grpc'}", "grpc", "", EP_VISIBLE_FULL, EP_REPLIED, "deny", true},
+        {"match = {host = 'tools.*'}", "tcp", "", EP_VISIBLE_NONE, EP_NEXT, "allow", false},
     };
     struct play *p = *state;
     char text[512];
@@ -349,7 +353,7 @@ static void test_blind(void **state)
         f.s.call = (struct ep_call){.protocol = ep_str(rows[i].protocol),
                                     .tool = ep_str(rows[i].tool),
                                     .visible = rows[i].visible,
-                                    .blind = EP_BLIND_ENCODING};
+                                    .blind = rows[i].visible == EP_VISIBLE_FULL && !rows[i].named ? EP_BLIND_NOT : EP_BLIND_ENCODING};
         if (request(&f) != rows[i].step)
             fail_msg("row %zu: %s", i, rows[i].policy);
         if (rows[i].step == EP_REPLIED)
@@ -361,7 +365,7 @@ static void test_blind(void **state)
         p->instance.data = NULL;
     }
     assert_int_equal(
-        *ep_stats_cell(p->worker.stats, EP_METRIC_POLICY_BLIND, EP_LABELS(EP_STR("p"), EP_STR("encoding"))), 10);
+        *ep_stats_cell(p->worker.stats, EP_METRIC_POLICY_BLIND, EP_LABELS(EP_STR("p"), EP_STR("encoding"))), 11);
 }
 
 static void test_batch_is_judged_call_by_call(void **state)
