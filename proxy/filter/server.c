@@ -93,6 +93,7 @@ static void on_protocol(struct ep_listener *listener, struct ep_conn *c, enum ep
     const struct ep_http_options *o = &l->http; /* of the listener: a connection outlives its chain */
     const struct ep_tls_info *tls = ep_conn_tls_info(c);
     const char *protocol;
+    bool found_opaque = what == EP_SNIFF_OPAQUE && !l->chain->opaque;
 
     if (l->chain->opaque)
         what = EP_SNIFF_OPAQUE;
@@ -110,6 +111,8 @@ static void on_protocol(struct ep_listener *listener, struct ep_conn *c, enum ep
         ep_h1_serve(c, o, &acceptor, l, slab, first, n);
     else
         ep_tcp_serve(c, o, &acceptor, l, slab, first, n);
+    if (what == EP_SNIFF_OPAQUE && found_opaque)
+        ep_tcp_watch(c, first, n);
     if (l->worker->draining)
         ep_codec_drain(c, 0);
 }
@@ -208,6 +211,7 @@ static struct ep_listener_options options_of(const struct ep_listener_config *c)
         .bind = c->bind,
         .intercept = (enum ep_intercept)c->intercept,
         .proxy_protocol = c->proxy_protocol,
+        .opaque = c->protocol == 3,
         .max_connections = (unsigned)c->max_connections,
         .sniff_timeout_ns = c->sniff_timeout_ns,
         .handshake_timeout_ns = c->handshake_timeout_ns,

@@ -132,6 +132,9 @@ void ep_h1_serve(struct ep_conn *c, const struct ep_http_options *o, const struc
                  struct ep_slab *slab, const unsigned char *first, size_t n);
 void ep_tcp_serve(struct ep_conn *c, const struct ep_http_options *o, const struct ep_acceptor *a, void *user,
                   struct ep_slab *slab, const unsigned char *first, size_t n);
+/* After ep_tcp_serve of a connection that was found opaque by its first bytes, not declared so: should its first line,
+ * whole, call itself HTTP after all, the connection is reset (on_refused "late_http"). */
+void ep_tcp_watch(struct ep_conn *c, const unsigned char *first, size_t n);
 /* Begins the drain of a connection: h2 GOAWAY with the highest id, then with the last one after `grace_ns`;
  * h1 `connection: close` on the next response, idle ones closed. */
 void ep_codec_drain(struct ep_conn *c, uint64_t grace_ns);

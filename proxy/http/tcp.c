@@ -1,10 +1,14 @@
 /* The opaque codec: a connection whose bytes we don't read is one leg, a tunnel, on either side.
  *
  * As a server it looks like a CONNECT to the original destination; as a client it answers 200 when the connection is
- * there. Each direction ends on its own (half close); a reset goes on as a reset. */
+ * there. Each direction ends on its own (half close); a reset goes on as a reset.
+ *
+ * A connection that the sniffer found opaque by its first bytes is watched to the end of its first line: who cuts
+ * "G\xc3T / HTTP/1.1" in two must not get past the policies with what is refused in one piece (ep_sniff_bytes). */
 #include "http/leg.h"
 
 #define MAGIC 0x74637021u
+#define WATCH_MAX 2048u /* as far as the sniffer looks */
 
 struct tcp_conn;
 
@@ -29,6 +33,9 @@ struct tcp_conn {
     bool asked, answered;    /* client: ops->headers was called; on_headers was */
     bool used;               /* a connection carries one leg in its life */
     unsigned depth;
+    unsigned watch;          /* server: how many more bytes of the first line are looked at */
+    unsigned matched;        /* … of " HTTP/" so far */
+    bool line_begun;
     uint64_t seen_out;       /* as in h1: stuck output */
 };
 
@@ -162,6 +169,35 @@ static void on_ready(struct ep_conn *c)
     on_task(&t->task);
 }
 
+/* Whether the first line, whatever pieces it comes in, calls itself HTTP. */
+static bool says_http(struct tcp_conn *t, const unsigned char *p, size_t n)
+{
+    static const char word[] = " HTTP/";
+
+    for (size_t i = 0; i < n && t->watch; i++) {
+        bool blank = p[i] == ' ' || p[i] == '\t' || p[i] == '\r' || p[i] == '\n';
+
+        if (!t->line_begun && blank)
+            continue;
+        t->line_begun = true;
+        t->watch = p[i] == '\n' ? 0 : t->watch - 1;
+        t->matched = p[i] == (unsigned char)word[t->matched] ? t->matched + 1 : p[i] == ' ';
+        if (t->matched == sizeof word - 1)
+            return true;
+    }
+    return false;
+}
+
+static void refuse_http(struct tcp_conn *t)
+{
+    t->watch = 0;
+    t->depth++;
+    t->acceptor->on_refused(t->user, t->conn, 0, "late_http");
+    break_off(t, EP_RESET_PROTOCOL, EP_CLOSE_LIMIT, true);
+    t->depth--;
+    let_go(t);
+}
+
 static void on_data(struct ep_conn *c, struct ep_slab *slab, const unsigned char *p, size_t n)
 {
     struct tcp_conn *t = of(c);
@@ -170,6 +206,10 @@ static void on_data(struct ep_conn *c, struct ep_slab *slab, const unsigned char
     assert(t->magic == MAGIC);
     if (dead(t))
         return;
+    if (t->watch && says_http(t, p, n)) {
+        refuse_http(t);
+        return;
+    }
     if (t->events && !t->answered) { /* the server speaks first */
         ep_body_push(&t->unread, ep_slice_ref(s), &c->worker->slabs);
         ep_conn_pause_read(c);
@@ -476,6 +516,16 @@ void ep_tcp_serve(struct ep_conn *c, const struct ep_http_options *o, const stru
     }
     t->depth--;
     let_go(t);
+}
+
+void ep_tcp_watch(struct ep_conn *c, const unsigned char *first, size_t n)
+{
+    struct tcp_conn *t = of(c);
+
+    assert(c->handler == &server_codec.handler);
+    t->watch = WATCH_MAX;
+    if (!dead(t) && says_http(t, first, n))
+        refuse_http(t);
 }
 
 void ep_tcp_client(struct ep_conn *c, const struct ep_http_options *o, const struct ep_client_events *e, void *user)

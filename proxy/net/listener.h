@@ -18,7 +18,8 @@ enum ep_sniff {
     EP_SNIFF_HTTP1,  /* a method token and a space, then a path */
     EP_SNIFF_OPAQUE,
 };
-/* Pure: decides from the first n bytes. */
+/* Pure: decides from the first n bytes. A verdict stays as more bytes come, but for one: bytes that are opaque are HTTP/1
+ * when their first line, once it is there, calls itself HTTP. The owner of an opaque connection goes on looking. */
 enum ep_sniff ep_sniff_bytes(const unsigned char *p, size_t n);
 
 /* PROXY protocol v2 (haproxy proxy-protocol.txt section 2.2). Returns the length of the header when whole, 0
@@ -29,6 +30,7 @@ struct ep_listener_options {
     struct ep_addr bind;
     enum ep_intercept intercept;
     bool proxy_protocol;
+    bool opaque; /* what is inside isn't looked at: no byte is waited for, but of a ClientHello where TLS may end */
     int backlog;
     unsigned max_connections;
     uint64_t sniff_timeout_ns, handshake_timeout_ns;

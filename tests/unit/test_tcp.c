@@ -112,6 +112,47 @@ static void bytes_that_nobody_takes_stop_the_reading(void **state)
     play_end(&p);
 }
 
+/* What the sniffer found opaque may not become a request by being cut in two. */
+static void a_first_line_that_calls_itself_http_is_reset(void **state)
+{
+    static const struct {
+        const char *pieces[4];
+        bool refused;
+    } rows[] = {
+        {{"G\xc3T / HT", "TP/1.1\r\n"}, true},
+        {{"\xff", " HTTP", "/"}, true},
+        {{"\r\n\xff ", " HTTP/1.0", "\r\n"}, true},
+        {{"\xff", "x\n", "GET / HTTP/1.1\r\n"}, false}, /* the second line is the protocol's own affair */
+        {{"\xff", "HTTP/1.1", " HTTP /"}, false},
+        {{"", "\xff ", "HTTP/"}, true},
+    };
+    static struct play p;
+
+    (void)state;
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        serve(&p, rows[i].pieces[0]);
+        ep_tcp_watch(p.conn, (const unsigned char *)rows[i].pieces[0], strlen(rows[i].pieces[0]));
+        for (size_t k = 1; k < 4 && rows[i].pieces[k]; k++)
+            if (p.conn)
+                peer_says(&p, rows[i].pieces[k]);
+        turn(&p);
+        assert_int_equal(strstr(p.log, "late_http") != NULL, rows[i].refused);
+        assert_int_equal(p.conn == NULL, rows[i].refused);
+        if (rows[i].refused)
+            assert_non_null(strstr(p.log, "R(protocol) closed(limit) "));
+        play_end(&p);
+    }
+
+    static char line[4000];
+    memset(line, 'x', sizeof line - 1); /* no longer a line that anybody would take for a request */
+    serve(&p, "\xff");
+    ep_tcp_watch(p.conn, (const unsigned char *)"\xff", 1);
+    peer_says(&p, line);
+    peer_says(&p, " HTTP/1.1");
+    assert_null(strstr(p.log, "late_http"));
+    play_end(&p);
+}
+
 static struct ep_leg *dial(struct play *p)
 {
     play_begin(p);
@@ -166,6 +207,7 @@ int main(void)
         cmocka_unit_test(we_may_end_first),
         cmocka_unit_test(refusals_are_resets),
         cmocka_unit_test(bytes_that_nobody_takes_stop_the_reading),
+        cmocka_unit_test(a_first_line_that_calls_itself_http_is_reset),
         cmocka_unit_test(a_client_answers_when_it_is_there),
         cmocka_unit_test(a_server_that_speaks_first),
     };
