@@ -205,13 +205,15 @@ static const struct ep_listener_ops listener_ops = {
 
 /* --- life --- */
 
-static struct ep_listener_options options_of(const struct ep_listener_config *c)
+static struct ep_listener_options options_of(const struct ep_chain *chain)
 {
+    const struct ep_listener_config *c = chain->config;
+
     return (struct ep_listener_options){
         .bind = c->bind,
         .intercept = (enum ep_intercept)c->intercept,
         .proxy_protocol = c->proxy_protocol,
-        .opaque = c->protocol == 3,
+        .opaque = chain->opaque,
         .max_connections = (unsigned)c->max_connections,
         .sniff_timeout_ns = c->sniff_timeout_ns,
         .handshake_timeout_ns = c->handshake_timeout_ns,
@@ -221,7 +223,7 @@ static struct ep_listener_options options_of(const struct ep_listener_config *c)
 struct ep_server_listener *ep_server_listener_new(struct ep_worker *w, struct ep_chain *chain, int fd, struct ep_error *err)
 {
     struct ep_server_listener *l = ep_calloc(1, sizeof *l);
-    struct ep_listener_options o = options_of(chain->config);
+    struct ep_listener_options o = options_of(chain);
     struct ep_str name = chain->config->name;
 
     l->worker = w;
@@ -244,7 +246,7 @@ void ep_server_listener_set_chain(struct ep_server_listener *l, struct ep_chain 
     l->chain = chain;
     l->http = chain->http;
     if (l->listener.ops) { /* not on the first call: the sockets stay, what is looked up later changes */
-        struct ep_listener_options o = options_of(chain->config);
+        struct ep_listener_options o = options_of(chain);
         o.bind = l->listener.options.bind;
         l->listener.options = o;
     }

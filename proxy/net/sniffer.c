@@ -15,6 +15,7 @@
 
 #define SILENT_NS (5 * EP_MS)
 #define SILENT_ROUNDS 8
+#define CLIENT_HELLO 22 /* the type of its record */
 #define SNIFF_MAX (20u * 1024u) /* a ClientHello with post-quantum keys and long tickets is under 17 KiB */
 
 enum phase { PHASE_PROXY, PHASE_OUTER, PHASE_HANDSHAKE, PHASE_INNER };
@@ -77,10 +78,32 @@ static void start_tls(struct sniffer *s, struct ep_tls_context *ctx, const unsig
     ep_conn_start_tls_server(c, ctx, p, n); /* may hand the connection on: the sniffer is gone then */
 }
 
+/* Nothing has to be known of the bytes to come. */
+static bool opaque_at_once(const struct sniffer *s)
+{
+    const struct ep_listener *l = s->listener;
+    struct ep_str none = {NULL, 0};
+
+    return l->options.opaque && !l->ops->tls_context(s->listener, s->conn, none, none) &&
+           l->ops->plaintext_allowed(s->listener, s->conn);
+}
+
+/* Before the first byte of what is sniffed. */
+static void await_first(struct sniffer *s)
+{
+    if (opaque_at_once(s))
+        hand_on(s, EP_SNIFF_OPAQUE, NULL, 0);
+    else if (s->listener->ops->on_silent)
+        ep_worker_timer(s->listener->worker, &s->silent, SILENT_NS);
+}
+
 static void outer(struct sniffer *s, const unsigned char *p, size_t n)
 {
     struct ep_listener *l = s->listener;
     enum ep_sniff what = ep_sniff_bytes(p, n);
+
+    if (l->options.opaque && what == EP_SNIFF_MORE && p[0] != CLIENT_HELLO)
+        what = EP_SNIFF_OPAQUE;
 
     if (what == EP_SNIFF_TLS) {
         struct ep_str sni = {NULL, 0}, alpn = {NULL, 0};
@@ -136,8 +159,8 @@ static void proxy(struct sniffer *s, const unsigned char *p, size_t n)
     s->phase = PHASE_OUTER;
     if ((size_t)used < n)
         outer(s, p + used, n - (size_t)used);
-    else if (s->listener->ops->on_silent)
-        ep_worker_timer(s->listener->worker, &s->silent, SILENT_NS);
+    else
+        await_first(s);
 }
 
 static void on_data(struct ep_conn *c, struct ep_slab *slab, const unsigned char *p, size_t n)
@@ -184,7 +207,7 @@ static void on_ready(struct ep_conn *c)
         hand_on(s, EP_SNIFF_H2, NULL, 0);
     else if (ep_str_eq(tls->alpn, EP_STR("http/1.1")))
         hand_on(s, EP_SNIFF_HTTP1, NULL, 0);
-    else if (ep_str_eq(tls->alpn, EP_STR("ephor-tcp")))
+    else if (ep_str_eq(tls->alpn, EP_STR("ephor-tcp")) || s->listener->options.opaque)
         hand_on(s, EP_SNIFF_OPAQUE, NULL, 0);
 }
 
@@ -196,7 +219,7 @@ static void on_eof(struct ep_conn *c)
     size_t n = s->n_held;
     enum ep_sniff what;
 
-    if (n == 0 || s->phase == PHASE_PROXY || held[0] == 22 /* a ClientHello */ ||
+    if (n == 0 || s->phase == PHASE_PROXY || held[0] == CLIENT_HELLO ||
         (s->phase == PHASE_OUTER && !s->listener->ops->plaintext_allowed(s->listener, c))) {
         ep_conn_abort(c, EP_CLOSE_EOF, false);
         return;
@@ -268,6 +291,6 @@ void ep_sniffer_start(struct ep_listener *l, int fd, const struct ep_addr *peer)
         c->original.len = 0;
     ep_conn_deadline(c, l->options.sniff_timeout_ns);
     s->phase = l->options.proxy_protocol ? PHASE_PROXY : PHASE_OUTER;
-    if (s->phase == PHASE_OUTER && l->ops->on_silent)
-        ep_worker_timer(w, &s->silent, SILENT_NS);
+    if (s->phase == PHASE_OUTER)
+        await_first(s);
 }

@@ -262,6 +262,7 @@ static inline void proxy_start(struct proxy *p)
     p->chain = ep_chain_new(&p->view, &p->s.w, &p->config, proxy_lookup, p, &err);
     if (!p->chain)
         fail_msg("%s", err.text);
+    p->chain->opaque = p->config.protocol == EP_LISTENER_TCP; /* as proxy/config does */
     p->l = ep_server_listener_new(&p->s.w, p->chain, fd, &err);
     assert_non_null(p->l);
 }

@@ -38,7 +38,7 @@ struct play {
     char refused[256];
     unsigned silent;     /* how often the owner was asked */
     unsigned silent_yes; /* from this time on it says that the server speaks first; 0: never */
-    bool strict;
+    bool strict, tls;
 };
 
 static struct play *play_of(struct ep_listener *l)
@@ -75,8 +75,8 @@ static const struct ep_conn_handler codec = {
 
 static struct ep_tls_context *tls_context(struct ep_listener *l, struct ep_conn *c, struct ep_str sni, struct ep_str alpn)
 {
-    (void)l, (void)c, (void)sni, (void)alpn;
-    return NULL;
+    (void)c, (void)sni, (void)alpn;
+    return play_of(l)->tls ? (struct ep_tls_context *)l : NULL; /* none of these tests comes to open it */
 }
 
 static bool plaintext_allowed(struct ep_listener *l, struct ep_conn *c)
@@ -568,6 +568,40 @@ static void test_silent_and_closed(void **state)
     UNTIL(p, p->l.n_connections == 0);
 }
 
+/* A listener that looks into nothing waits for nothing, unless TLS may end here. */
+static void test_opaque(void **state)
+{
+    struct play *p = *state;
+    int fd;
+
+    p->options.opaque = true;
+    start(p);
+    fd = dial(&p->addr);
+    UNTIL(p, p->given == 1);
+    assert_int_equal(p->what, EP_SNIFF_OPAQUE);
+    assert_int_equal(p->silent, 0);
+    client_says(p, fd, "GE", 2);
+    assert_string_equal(p->after, "GE");
+    close(fd);
+}
+
+static void test_opaque_under_permissive_tls(void **state)
+{
+    struct play *p = *state;
+    int fd;
+
+    p->options.opaque = p->tls = true;
+    start(p);
+    fd = dial(&p->addr);
+    UNTIL(p, p->silent > 0);
+    assert_int_equal(p->given, 0); /* TLS may come */
+    client_says(p, fd, "GE", 2);
+    UNTIL(p, p->given == 1);
+    assert_int_equal(p->what, EP_SNIFF_OPAQUE);
+    assert_string_equal(p->first, "GE");
+    close(fd);
+}
+
 /* --- PROXY v2 --- */
 
 static const unsigned char header[] = {0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a, 0x21, 0x11,
@@ -647,7 +681,8 @@ int main(void)
         PLAY(test_accept), PLAY(test_limit), PLAY(test_limit_of_the_worker), PLAY(test_no_descriptors),
         PLAY(test_stop_while_resting), PLAY(test_unix_socket), cmocka_unit_test_setup(test_bind_fails, setup),
         PLAY(test_pieces), PLAY(test_strict), PLAY(test_short_and_half_closed), PLAY(test_sniff_timeout),
-        PLAY(test_silent), PLAY(test_silent_then_speaks), PLAY(test_silent_and_closed), PLAY(test_proxy),
+        PLAY(test_silent), PLAY(test_silent_then_speaks), PLAY(test_silent_and_closed), PLAY(test_opaque),
+        PLAY(test_opaque_under_permissive_tls), PLAY(test_proxy),
         PLAY(test_proxy_then_silent), PLAY(test_proxy_missing),
     };
 
