@@ -21,7 +21,6 @@ struct agent {
 struct state {
     struct ep_agent_head head;
     const struct ep_agent_protocol *claimed; /* by the head; NULL: nobody */
-    struct ep_slab *slab;                    /* that the call's slices point into */
     bool asked;                              /* for the whole body */
     bool begun;                              /* the first byte of a body that passes was seen */
 };
@@ -255,7 +254,7 @@ static void *from_arena(void *user, size_t n)
 }
 
 /* The whole body with room behind it: where it lies, when it is one slice with room in its slab, else a copy. */
-static struct ep_str padded(struct ep_stream *s, struct state *state, struct ep_body *b)
+static struct ep_str padded(struct ep_stream *s, struct ep_body *b)
 {
     struct ep_slice *one = ep_body_front(b);
     char *copy;
@@ -263,7 +262,9 @@ static struct ep_str padded(struct ep_stream *s, struct state *state, struct ep_
 
     if (b->count == 1 && one->slab &&
         (size_t)(one->slab->data + one->slab->size - one->p) >= one->n + EP_SCAN_PADDING) {
-        state->slab = ep_slab_ref(one->slab);
+        if (s->call_slab)
+            ep_slab_unref(s->call_slab);
+        s->call_slab = ep_slab_ref(one->slab);
         return ep_slice_str(*one);
     }
     copy = ep_arena_alloc(&s->arena, b->bytes + EP_SCAN_PADDING);
@@ -356,7 +357,7 @@ static enum ep_step request_body(struct ep_stream *s, void *state_, struct ep_bo
     s->call.blind = EP_BLIND_NOT;
     if (b->bytes == 0)
         return judge(s);
-    text = padded(s, state, b);
+    text = padded(s, b);
     s->call.body = text;
     if (!scanner_of(s))
         return blind(s, EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN);
@@ -381,16 +382,6 @@ static enum ep_step request_body(struct ep_stream *s, void *state_, struct ep_bo
     if (json.duplicate || looks_like_a_call(&json)) /* two readers would read two bodies */
         return blind(s, EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN);
     return judge(s);
-}
-
-static void finish(struct ep_stream *s, void *state_)
-{
-    struct state *state = state_;
-
-    (void)s;
-    if (state->slab)
-        ep_slab_unref(state->slab);
-    state->slab = NULL;
 }
 
 /* --- shared by the protocols --- */
@@ -434,5 +425,4 @@ const struct ep_filter ep_filter_agent = {
     .stream_size = sizeof(struct state),
     .request_headers = request_headers,
     .request_body = request_body,
-    .finish = finish,
 };

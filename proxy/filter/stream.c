@@ -418,6 +418,8 @@ static void finish(struct ep_stream *s)
     assert(!s->up); /* the router has let go of it */
     if (s->request.has_headers)
         ep_report_stream(s);
+    if (s->call_slab)
+        ep_slab_unref(s->call_slab);
     s->down->ops->release(s->down);
     ep_message_drop(&s->request);
     ep_message_drop(&s->response);

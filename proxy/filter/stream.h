@@ -80,6 +80,7 @@ struct ep_stream {
     void **filter_state;                /* one a filter of the chain */
     uint64_t *filter_ns;                /* likewise, when `timed` */
     struct ep_call call;
+    struct ep_slab *call_slab;          /* that call's slices may point into: the report reads them last of all; or NULL */
     const struct ep_protocol *protocol; /* how to refuse; never NULL */
     struct ep_str peer_id;              /* verified SPIFFE ID of the caller, else empty */
     const struct ep_route *route;       /* found lazily: ep_stream_route() */
