@@ -210,8 +210,10 @@ const struct ep_cluster_config *ep_config_cluster(const struct ep_config *c, str
 static bool read_numbers(const char *path, long long *a, long long *b)
 {
     FILE *f = fopen(path, "re");
-    int got = f ? fscanf(f, b ? "%lld %lld" : "%lld", a, b) : 0;
+    int got = 0;
 
+    if (f)
+        got = b ? fscanf(f, "%lld %lld", a, b) : fscanf(f, "%lld", a);
     if (f)
         fclose(f);
     return got == (b ? 2 : 1);
