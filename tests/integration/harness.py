@@ -295,7 +295,7 @@ def nginx(directory, root, body=""):
     port = free_port()
     home = pathlib.Path(directory) / f"nginx-{port}"
     home.mkdir()
-    (home / "nginx.conf").write_text(NGINX.format(dir=home, port=port, root=root, body=body))
+    (home / "nginx.conf").write_text(NGINX.format(dir=home, port=port, root=root, body=body.replace("PORT", str(port))))
     return Process("nginx", [program("nginx"), "-p", home, "-c", home / "nginx.conf"], home).wait_port(port), port
 
 

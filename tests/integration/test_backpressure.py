@@ -153,7 +153,7 @@ def test_a_server_that_does_not_read_stops_the_client(ephor, h1_server, h2_serve
 @pytest.mark.measured
 @pytest.mark.limit(90)
 def test_many_slow_readers_at_once_stay_within_bounds(ephor, h1_server):
-    total = 4 * MIB
+    total = 16 * MIB
 
     def handler(wire, request):
         wire.send(f"HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n")
