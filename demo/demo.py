@@ -121,7 +121,7 @@ def rows_of(port):
 
 def table(ports):
     say("where the time went, hop by hop (GET /hops of both)")
-    print(f"  {'hop':34s} {'stage':9s} {'count':>6s} {'p50':>9s} {'p99':>9s}")
+    print(f"  {'hop':40s} {'stage':9s} {'count':>6s} {'p50':>9s} {'p99':>9s}")
     for side in ("OUTBOUND", "INBOUND"):
         rows = [row for row in rows_of(ports[f"{side}_ADMIN"]) if row.get("count")]
         claim(rows, f"{side.lower()}: no hop was measured")
@@ -131,7 +131,7 @@ def table(ports):
         for row in rows:
             hop = f"{row['source']} → {row['destination']} {row['protocol']} ({row['direction']})"
             mark = BOLD if row["stage"] in ("self", "total") else ""
-            print(f"  {hop if hop != last else '':34s} {mark}{row['stage']:9s}{PLAIN} {row['count']:6d} "
+            print(f"  {hop if hop != last else '':40s} {mark}{row['stage']:9s}{PLAIN} {row['count']:6d} "
                   f"{duration(row['p50_ns']):>9s} {duration(row['p99_ns']):>9s}")
             last = hop
         claim({"total", "self"} <= {row["stage"] for row in rows}, f"{side.lower()}: a stage is missing")
@@ -142,9 +142,9 @@ def decisions(ports, expected_refusals):
     say("decisions by policy (ephor_policy_decisions_total of the inbound side)")
     for line in inbound.splitlines():
         match = re.match(r'ephor_policy_decisions_total\{(.*)\} (\S+)', line)
-        if match:
+        if match and float(match[2]):
             labels = dict(re.findall(r'(\w+)="([^"]*)"', match[1]))
-            print(f"  {labels.get('policy', '?'):34s} {labels.get('decision', '?'):9s} {float(match[2]):6.0f}")
+            print(f"  {labels.get('policy', '?'):40s} {labels.get('decision', '?'):9s} {float(match[2]):6.0f}")
     denied = metric(inbound, "ephor_policy_decisions_total", decision="deny")
     claim(denied == expected_refusals, f"{expected_refusals} call was refused, and the metrics say {denied:.0f}")
     faults = metric(outbound, "ephor_chaos_injections_total")
