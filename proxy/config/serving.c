@@ -133,8 +133,8 @@ static void retire_slots(struct ep_serving *v)
         if (s->listener->removed || s->view == v->worker.view)
             continue;
         s->listener->removed = true;
-        ep_listener_stop(&s->listener->listener);
         ep_server_listener_drain(s->listener, GOAWAY_NS);
+        ep_listener_stop(&s->listener->listener);
         ep_worker_timer(&v->worker, &v->sweep, SWEEP_NS);
     }
 }
@@ -250,8 +250,8 @@ void ep_serving_drain(struct ep_serving *v, void *stage, unsigned index)
         struct slot *s = slot_of(n);
         if (!concerns(v, s))
             continue;
-        ep_listener_stop(&s->listener->listener);
         ep_server_listener_drain(s->listener, GOAWAY_NS);
+        ep_listener_stop(&s->listener->listener);
     }
     ep_worker_timer_stop(&v->worker, &v->sweep);
     ep_timer_init(&v->sweep, on_drain_tick);

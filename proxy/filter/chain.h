@@ -92,7 +92,7 @@ struct ep_server_listener {
 struct ep_server_listener *ep_server_listener_new(struct ep_worker *w, struct ep_chain *chain, int fd,
                                                   struct ep_error *err);
 void ep_server_listener_set_chain(struct ep_server_listener *l, struct ep_chain *chain);
-/* Stops accepting (after the drain's grace) and drains the connections it has. */
+/* Drains the connections it has, those in the kernel's queue included. ep_listener_stop comes after it. */
 void ep_server_listener_drain(struct ep_server_listener *l, uint64_t grace_ns);
 void ep_server_listener_free(struct ep_server_listener *l); /* when n_streams and connections are 0, or at exit */
 

@@ -9,6 +9,7 @@
 
 #define SILENT_KNOWN 64 /* destinations that spoke first, remembered a listener and worker */
 #define SILENT_DIAL_NS (2 * EP_S)
+#define DRAIN_NS (100 * EP_MS) /* for the first request of a connection that came just before the drain */
 
 struct silent {
     struct ep_addr known[SILENT_KNOWN];
@@ -113,8 +114,8 @@ static void on_protocol(struct ep_listener *listener, struct ep_conn *c, enum ep
         ep_tcp_serve(c, o, &acceptor, l, slab, first, n);
     if (what == EP_SNIFF_OPAQUE && found_opaque)
         ep_tcp_watch(c, first, n);
-    if (l->worker->draining)
-        ep_codec_drain(c, 0);
+    if (l->worker->draining || c->drained_early)
+        ep_codec_drain(c, DRAIN_NS);
 }
 
 static void on_refused(struct ep_listener *l, const char *reason)
@@ -254,6 +255,7 @@ void ep_server_listener_set_chain(struct ep_server_listener *l, struct ep_chain 
 
 void ep_server_listener_drain(struct ep_server_listener *l, uint64_t grace_ns)
 {
+    ep_listener_take_rest(&l->listener);
     EP_LIST_FOREACH(n, &l->worker->conns) {
         struct ep_conn *c = EP_CONTAINER(n, struct ep_conn, node);
         if (c->is_server && c->user_listener == l)

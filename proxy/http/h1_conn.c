@@ -59,7 +59,7 @@ static void on_deadline(struct ep_timer *t)
 
     h->armed_ns = 0;
     h->depth++;
-    if (h->phase == H1_PHASE_IDLE && age >= o->idle_timeout_ns) {
+    if (h->phase == H1_PHASE_IDLE && (h->draining || age >= o->idle_timeout_ns)) {
         c->closing_why = EP_CLOSE_TIMEOUT;
         ep_conn_close(c);
     } else if (h->phase == H1_PHASE_HEAD && age >= o->headers_timeout_ns) {

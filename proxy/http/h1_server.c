@@ -199,10 +199,17 @@ static void drain(struct ep_conn *c, uint64_t grace_ns)
 {
     struct h1_conn *h = h1_of(c);
 
-    (void)grace_ns;
+    if (h->draining || c->closed || c->close_wanted)
+        return;
     h->draining = true;
-    if (!h->leg && h->gather.n == 0 && h->unread.bytes == 0)
+    if (h->leg || h->gather.n || h->unread.bytes)
+        return;
+    if (h->requests || !grace_ns || !c->ready) {
         ep_conn_close(c);
+        return;
+    }
+    h->armed_ns = c->worker->now_ns + grace_ns; /* its first request may be on its way */
+    ep_conn_deadline(c, grace_ns);
 }
 
 static void on_ready(struct ep_conn *c)

@@ -73,6 +73,7 @@ struct ep_conn {
     bool shut_out_wanted;         /* after the output is flushed */
     bool close_wanted, closed;    /* after the output is flushed; doomed */
     bool silent_probed;           /* who speaks first was looked into for it */
+    bool drained_early;           /* told to go before its protocol was known */
     void *user_listener;          /* the listener that accepted it; NULL on the client side */
     bool lingering;               /* we sent FIN and read on, so that unread bytes don't turn into a reset */
     bool write_failed;            /* the peer takes no more; what it said before is still read */

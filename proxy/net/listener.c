@@ -12,6 +12,7 @@
 
 #define ACCEPTS_PER_EVENT 32
 #define RETRY_NS (20 * EP_MS)
+#define REST_ROUNDS 256
 
 int ep_listener_socket(const struct ep_listener_options *o, struct ep_error *err)
 {
@@ -93,23 +94,21 @@ static void out_of_descriptors(struct ep_listener *l)
     pause_accept(l);
 }
 
-static void on_accept(evutil_socket_t listen_fd, short what, void *arg)
+/* False when the queue is empty, or nothing more can be taken now. */
+static bool accept_some(struct ep_listener *l)
 {
-    struct ep_listener *l = arg;
     struct ep_worker *w = l->worker;
 
-    (void)what;
-    ep_worker_wake(w);
     for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
         struct ep_addr peer = {.len = sizeof peer.u};
-        int fd = accept4(listen_fd, &peer.u.sa, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(l->fd, &peer.u.sa, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         if (fd < 0) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
                 out_of_descriptors(l);
             else if (errno == EINTR || errno == ECONNABORTED)
                 continue;
-            return;
+            return false;
         }
         l->accepted++;
         if (l->n_connections >= l->options.max_connections || w->n_conns >= w->max_conns ||
@@ -121,8 +120,18 @@ static void on_accept(evutil_socket_t listen_fd, short what, void *arg)
         }
         ep_sniffer_start(l, fd, &peer);
         if (l->fd < 0 || l->paused)
-            return;
+            return false;
     }
+    return true;
+}
+
+static void on_accept(evutil_socket_t fd, short what, void *arg)
+{
+    struct ep_listener *l = arg;
+
+    (void)fd, (void)what;
+    ep_worker_wake(l->worker);
+    accept_some(l);
 }
 
 bool ep_listener_init(struct ep_listener *l, struct ep_worker *w, const struct ep_listener_options *o,
@@ -141,6 +150,12 @@ bool ep_listener_init(struct ep_listener *l, struct ep_worker *w, const struct e
     event_assign(&l->event, w->base, l->fd, EV_READ | EV_PERSIST, on_accept, l);
     event_add(&l->event, NULL);
     return true;
+}
+
+void ep_listener_take_rest(struct ep_listener *l)
+{
+    for (int i = 0; i < REST_ROUNDS && l->fd >= 0 && !l->paused && accept_some(l); i++)
+        ;
 }
 
 void ep_listener_stop(struct ep_listener *l)

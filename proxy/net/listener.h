@@ -75,6 +75,8 @@ struct ep_listener {
 bool ep_listener_init(struct ep_listener *l, struct ep_worker *w, const struct ep_listener_options *o,
                       const struct ep_listener_ops *ops, void *user, int fd, struct ep_error *err);
 void ep_listener_stop(struct ep_listener *l); /* accepts no more; the socket is closed */
+/* Before a stop: takes who is in the kernel's queue. They are connected, and the stop would reset them. */
+void ep_listener_take_rest(struct ep_listener *l);
 /* Makes a bound socket with SO_REUSEPORT and the rest; for all workers before they start. -1 with err. */
 int ep_listener_socket(const struct ep_listener_options *o, struct ep_error *err);
 

@@ -239,7 +239,7 @@ static void on_closed(struct ep_conn *c, enum ep_close why)
     struct sniffer *s = c->user;
     struct ep_listener *l = s->listener;
 
-    if (why == EP_CLOSE_TIMEOUT)
+    if (why == EP_CLOSE_TIMEOUT && !c->drained_early)
         l->ops->on_refused(l, "sniff_timeout");
     else if (why == EP_CLOSE_TLS) {
         l->ops->on_refused(l, "tls");

@@ -441,20 +441,39 @@ static void test_tunnel_refused(void **state)
 
 static void test_drain(void **state)
 {
-    struct wire idle, busy, up, sniffed, fresh;
+    struct wire idle, busy, up, sniffed, fresh, queued;
 
     (void)state;
     proxy_open(&p);
-    ask(&busy, &up, GET("/busy"), "GET /busy");
-    wire_dial(&idle, &p.s, &p.addr);
+    ask(&idle, &up, GET("/idle"), "GET /idle");
+    wire_say(&up, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    HEARS(&idle, "\r\n\r\nok");
+    wire_dial(&busy, &p.s, &p.addr);
+    wire_say(&busy, GET("/busy"));
+    HEARS(&up, "GET /busy");
     wire_dial(&sniffed, &p.s, &p.addr);
     wire_say(&sniffed, "GE");
     wire_dial(&fresh, &p.s, &p.addr);
     UNTIL(&p.s, p.l->listener.n_connections == 4);
+    wire_dial(&queued, &p.s, &p.addr); /* in the kernel's queue */
     ep_server_listener_drain(p.l, 50 * EP_MS);
+    ep_listener_stop(&p.l->listener);
     ep_server_listener_drain(p.l, 50 * EP_MS);
-    UNTIL(&p.s, idle.ended && sniffed.ended && fresh.ended);
-    assert_false(busy.ended);
+    assert_int_equal(p.l->listener.n_connections, 5);
+    UNTIL(&p.s, idle.ended);
+    assert_false(busy.ended || sniffed.ended || fresh.ended || queued.ended);
+    wire_say(&sniffed, "T /sniffed HTTP/1.1\r\nhost: a\r\n\r\n"); /* requests on their way are served … */
+    wire_say(&queued, GET("/queued"));
+    for (int i = 0; i < 2; i++) {
+        struct wire more;
+        upstream_accept(&p, &more);
+        HEARS(&more, "GET /");
+        wire_say(&more, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlast");
+        UNTIL(&p.s, (unsigned)wire_has(&queued, "last") + wire_has(&sniffed, "last") == (unsigned)i + 1);
+        wire_close(&more, false);
+    }
+    assert_true(wire_has(&sniffed, "connection: close") && wire_has(&queued, "connection: close"));
+    UNTIL(&p.s, sniffed.ended && queued.ended && fresh.ended); /* … and who says nothing goes */
     wire_say(&up, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
     HEARS(&busy, "\r\n\r\nok");
     assert_true(wire_has(&busy, "connection: close"));
@@ -463,6 +482,7 @@ static void test_drain(void **state)
     wire_close(&idle, false);
     wire_close(&sniffed, false);
     wire_close(&fresh, false);
+    wire_close(&queued, false);
     UNTIL(&p.s, p.l->listener.n_connections == 0);
     wire_close(&up, false);
     proxy_close(&p);

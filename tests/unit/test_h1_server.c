@@ -400,7 +400,17 @@ static void drains(void **state)
     static struct play p;
 
     (void)state;
-    serve(&p); /* idle */
+    serve(&p); /* idle, and just opened: the first request may be on its way */
+    ep_codec_drain(p.conn, EP_S);
+    assert_string_equal(peer_reads(&p), "");
+    later(&p, 2 * EP_S);
+    assert_string_equal(peer_reads(&p), "<eof>");
+    play_end(&p);
+
+    serve(&p); /* idle after a request */
+    p.reply = true;
+    peer_says(&p, GET);
+    assert_non_null(strstr(peer_reads(&p), "200 OK"));
     ep_codec_drain(p.conn, EP_S);
     assert_string_equal(peer_reads(&p), "<eof>");
     play_end(&p);
