@@ -261,13 +261,13 @@ class Exchange:
 
     def respond(self, status=200, body=b"", headers=(), trailers=None):
         end = not body and trailers is None
+        self.stream.answered = True  # before its last frame: the client may use the place at once
         self.peer.send_headers(self.id, [(":status", str(status)), *headers], end)
         if not end:
             if body:
                 self.peer.send_data(self.id, body, end=trailers is None)
             if trailers is not None:
                 self.peer.send_headers(self.id, trailers, end=True)
-        self.stream.answered = True
 
     def headers_only(self, status=200, headers=()):
         self.peer.send_headers(self.id, [(":status", str(status)), *headers])
