@@ -40,10 +40,17 @@ def until(condition, what="a condition", timeout=10.0):
         pause = min(pause * 1.5, 0.05)
 
 
+handed_out = set()  # the kernel may name a port twice when nobody has bound it in between
+
+
 def free_port(kind=socket.SOCK_STREAM):
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    while True:
+        with socket.socket(socket.AF_INET, kind) as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        if port not in handed_out:
+            handed_out.add(port)
+            return port
 
 
 def accepts(port, host="127.0.0.1"):

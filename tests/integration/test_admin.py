@@ -60,8 +60,8 @@ def test_histograms_add_up(proxy):
 def test_the_hops_tell_the_stages(proxy):
     for _ in range(10):
         wire1.get(proxy.port)
-    rows = proxy.hops()
-    stages = {row["stage"]: row for row in rows if row["count"]}
+    until(lambda: any(row["stage"] == "total" and row["count"] == 10 for row in proxy.hops()), "all ten reported")
+    stages = {row["stage"]: row for row in proxy.hops() if row["count"]}
     assert {"upstream", "total", "self"} <= set(stages) <= STAGES
     assert stages["total"]["count"] == 10
     assert stages["total"]["p50_ns"] >= stages["self"]["p50_ns"] > 0 and stages["total"]["p99_ns"] >= stages["total"]["p50_ns"]
@@ -73,6 +73,7 @@ def test_the_time_of_the_server_is_the_servers(ephor, h1_server):
         wire.send(wire1.answer("x"))
     proxy = ephor(config(h1_server(slow).port, cluster={"protocol": "http/1.1"}))
     wire1.get(proxy.port)
+    until(lambda: any(row["stage"] == "total" and row["count"] for row in proxy.hops()), "the report of the request")
     stages = {row["stage"]: row for row in proxy.hops() if row["count"]}
     assert stages["upstream"]["p50_ns"] > 90e6 and stages["self"]["p50_ns"] < 50e6
 

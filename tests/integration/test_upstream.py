@@ -133,7 +133,11 @@ def test_requests_wait_for_a_connection_within_the_limits(ephor, h1_server):
     go, handler = held()
     server = h1_server(handler)
     proxy = ephor(config(server.port, cluster=h1(limits={"connections": 1, "pending": 2})))
-    wires = [wire1.connect(proxy.port).send("GET / HTTP/1.1\r\nHost: t\r\n\r\n") for _ in range(3)]
+    def ask():
+        return wire1.connect(proxy.port).send("GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+    wires = [ask()]
+    until(lambda: len(server.wires) == 1 and proxy.metric("ephor_upstream_pending") == 0, "the one that is served")
+    wires += [ask(), ask()]
     until(lambda: proxy.metric("ephor_upstream_pending") == 2, "two that wait")
     assert wire1.get(proxy.port).status == 503
     go.set()
