@@ -34,6 +34,7 @@ def test_an_unknown_page_is_404_and_a_wrong_method_405(proxy):
 def test_the_metrics_are_open_metrics(proxy):
     for _ in range(20):
         wire1.get(proxy.port)
+    proxy.counted(20, "ephor_requests_total", code="2xx")
     metrics = proxy.metrics()
     assert metrics.text.endswith("# EOF\n")
     assert metrics.sum("ephor_requests_total", direction="inbound", code="2xx") == 20
@@ -50,11 +51,19 @@ def test_the_metrics_are_open_metrics(proxy):
 def test_histograms_add_up(proxy):
     for _ in range(10):
         wire1.get(proxy.port)
+    proxy.counted(10, "ephor_hop_duration_seconds_count", stage="total")
     rows = [(labels, value) for name, labels, value in proxy.metrics().rows if name == "ephor_hop_duration_seconds_bucket"
             and labels["stage"] == "total"]
     values = [value for _, value in rows]
     assert values == sorted(values) and values[-1] == 10 and rows[-1][0]["le"] == "+Inf"
-    proxy.counted(10, "ephor_hop_duration_seconds_count", stage="total")
+
+
+def counted_stages(proxy, count):
+    """The rows of /hops by stage, once `count` requests have been counted."""
+    def stages():
+        rows = {row["stage"]: row for row in proxy.hops() if row["count"]}
+        return rows if rows.get("total", {}).get("count") == count else None
+    return until(stages, f"{count} requests in /hops")
 
 
 def test_the_hops_tell_the_stages(proxy):
