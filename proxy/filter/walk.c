@@ -82,6 +82,20 @@ static int whole_body(struct ep_stream *s, struct ep_message *m, struct ep_walk 
     return m->ended;
 }
 
+/* The client may wait for a 100 before it sends the body that a filter waits for. HTTP/1's codec answers by itself. */
+static void say_continue(struct ep_stream *s)
+{
+    struct ep_headers go_on;
+
+    if (s->down->version != EP_HTTP_2 ||
+        !ep_str_caseeq(ep_headers_get_id(&s->request.headers, EP_HDR_EXPECT), EP_STR("100-continue")))
+        return;
+    ep_headers_remove_id(&s->request.headers, EP_HDR_EXPECT);
+    ep_headers_init(&go_on, &s->arena);
+    ep_headers_append(&go_on, EP_HDR_STATUS, ep_header_name(EP_HDR_STATUS), EP_STR("100"));
+    s->down->ops->informational(s->down, &go_on);
+}
+
 static bool request_headers(struct ep_stream *s)
 {
     struct ep_walk *w = &s->request_walk;
@@ -107,6 +121,8 @@ static bool request_headers(struct ep_stream *s)
             step = STEP(s, i, f->request_headers(s, s->filter_state[i], end));
             if (step == EP_BUFFER) {
                 w->buffering = true;
+                if (!m->ended)
+                    say_continue(s);
                 continue;
             }
         }

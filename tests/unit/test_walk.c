@@ -40,6 +40,15 @@ static void leg_headers(struct ep_leg *l, struct ep_headers *h, bool end)
     note(m, end ? ".;" : ";", end ? 2 : 1);
 }
 
+static void leg_informational(struct ep_leg *l, struct ep_headers *h)
+{
+    struct ep_str status = ep_headers_get_id(h, EP_HDR_STATUS);
+
+    note((struct memory *)l, "I", 1);
+    note((struct memory *)l, status.p, status.n);
+    note((struct memory *)l, ";", 1);
+}
+
 static void leg_data(struct ep_leg *l, struct ep_slice s, bool end)
 {
     struct memory *m = (struct memory *)l;
@@ -80,7 +89,7 @@ static void leg_release(struct ep_leg *l)
     ((struct memory *)l)->released = true;
 }
 
-static const struct ep_leg_ops leg_ops = {"fake", leg_headers, NULL, leg_data, leg_trailers, leg_consumed, leg_reset, leg_release};
+static const struct ep_leg_ops leg_ops = {"fake", leg_headers, leg_informational, leg_data, leg_trailers, leg_consumed, leg_reset, leg_release};
 
 /* --- filters that do as they are told --- */
 
@@ -339,6 +348,23 @@ static void test_buffer(void **state)
     respond(p, true);
 }
 
+/* A client of HTTP/2 that waits for a 100 would wait for ever: the upstream isn't asked before the body is there. */
+static void test_buffer_and_continue(void **state)
+{
+    struct play *p = *state;
+
+    p->down.leg.version = EP_HTTP_2;
+    ep_headers_add_id(&p->head, EP_HDR_EXPECT, EP_STR("100-continue"));
+    script.request[A] = script.request[B] = EP_BUFFER;
+    request(p, false);
+    assert_string_equal(p->down.text, "I100;");
+    body(p, "1", true);
+    assert_string_equal(script.order, "abr");
+    assert_string_equal(p->down.text, "I100;");
+    assert_null(ep_headers_find_id(&p->s->request.headers, EP_HDR_EXPECT)); /* it was answered */
+    respond(p, true);
+}
+
 static void test_buffer_too_large(void **state)
 {
     struct play *p = *state;
@@ -556,6 +582,7 @@ int main(void)
 #define PLAY(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         PLAY(test_through), PLAY(test_body_flows), PLAY(test_wait), PLAY(test_buffer), PLAY(test_buffer_too_large),
+        PLAY(test_buffer_and_continue),
         PLAY(test_refuse), PLAY(test_refuse_with_body_coming), PLAY(test_upstream_dies_midway), PLAY(test_client_leaves),
         PLAY(test_response_wait), PLAY(test_refuse_head), PLAY(test_tunnel_server_ends_first),
         PLAY(test_tunnel_client_ends_first), PLAY(test_wait_in_body), PLAY(test_response_refused),
