@@ -48,7 +48,9 @@ def environment():
     version = subprocess.run(["dpkg-query", "-W", "-f", "${Version} ", "libc6", "libnghttp2-14", "liblua5.4-0", "valgrind"],
                              capture_output=True, text=True).stdout.split()
     compiler = subprocess.run(["gcc", "-dumpfullversion"], capture_output=True, text=True).stdout.strip()
-    return " ".join([*features, *version, f"gcc-{compiler}"])
+    linked = subprocess.run(["ldd", peers.binary("ephor")], capture_output=True, text=True).stdout
+    nghttp2 = "nghttp2-library" if "libnghttp2" in linked else "nghttp2-compiled-in"
+    return " ".join([*features, *version, f"gcc-{compiler}", nghttp2])
 
 
 def control(*arguments, pid):
