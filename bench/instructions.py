@@ -95,6 +95,7 @@ def count(proxy, name, work, pki):
         totals = [int(line.split()[1]) for path in home.glob("callgrind.out*") for line in open(path)
                   if line.startswith(("summary:", "totals:"))]
         assert totals, f"callgrind wrote nothing: {list(home.iterdir())}"
+        assert max(totals) > 0, "nothing was counted: did another program answer on our port?"
         return round(max(totals) / COUNTED)
     finally:
         group.end()
@@ -118,6 +119,7 @@ def main():
     parser.add_argument("--proxy", default="ephor", choices=peers.NAMES, help="count a peer instead; nothing is recorded")
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
     options = parser.parse_args()
+    lock = run.alone()  # noqa: F841
     here = environment()
     before, now, worse = last_of(here), {}, []
     with tempfile.TemporaryDirectory(prefix="ephor-instructions-keys-") as directory:

@@ -11,6 +11,7 @@ Results: bench/results/<date>.json with the machine, a Markdown table beside it,
 """
 import argparse
 import datetime
+import fcntl
 import glob
 import json
 import os
@@ -70,6 +71,17 @@ WORKLOADS = {
 }
 
 
+def alone():
+    """Two runs at once would measure each other (and share ports): the second waits. Kept until the process ends."""
+    lock = open("/tmp/ephor-bench.lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("another bench is running; waiting for it", file=sys.stderr)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
 def ended(process):
     return process.poll() is not None
 
@@ -79,7 +91,7 @@ def pin(core, argv, **options):
 
 
 def wait_port(port, process, log):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if ended(process):
             raise SystemExit(f"{process.args[3]} ended with {process.returncode}:\n{pathlib.Path(log).read_text()[-2000:]}")
@@ -377,6 +389,7 @@ def main():
     for name in set(wanted) - set(options.proxies):
         print(f"{name} is not here, and left out", file=sys.stderr)
 
+    lock = alone()  # noqa: F841
     result = {"machine": machine(), "rate": options.rate, "workloads": {}}
     with tempfile.TemporaryDirectory(prefix="ephor-bench-keys-") as directory:
         pki = keys.make(pathlib.Path(directory))
