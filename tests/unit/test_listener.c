@@ -117,8 +117,9 @@ static void on_refused(struct ep_listener *l, const char *reason)
 {
     struct play *x = play_of(l);
 
-    strncat(x->refused, reason, sizeof x->refused - strlen(x->refused) - 2);
-    strncat(x->refused, " ", 1);
+    size_t at = strlen(x->refused);
+
+    snprintf(x->refused + at, sizeof x->refused - at, "%s ", reason);
 }
 
 static const struct ep_listener_ops ops = {tls_context, plaintext_allowed, on_protocol, on_silent, on_refused};

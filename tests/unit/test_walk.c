@@ -140,7 +140,7 @@ static enum ep_step do_body(struct ep_stream *s, int who, struct ep_body *b, boo
     if (who == A) {
         for (uint32_t i = 0; i < b->count; i++)
             strncat(script.seen_first, (const char *)ep_body_at(b, i)->p, ep_body_at(b, i)->n);
-        strncat(script.seen_first, end ? "." : "|", 1);
+        script.seen_first[strlen(script.seen_first)] = end ? '.' : '|'; /* zeros follow */
     }
     if (who == ROUTER) {
         while (b->count) {
