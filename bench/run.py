@@ -206,14 +206,35 @@ def run_connects(port, seconds):
 
 
 def latency(work, port, rate, seconds, home):
+    """One connection of h2 (four of h1): h2load starts the requests of all its clients together, so more would queue in it."""
     log = home / "latency.log"
     log.unlink(missing_ok=True)
-    clients = 20
-    argv = load_argv({**work, "c": clients}, port, int(rate * seconds),
-                     ["--rps", rate / clients, "--log-file", log])
+    clients = 4 if work["roles"][0]["front"] == "h1" else 1
+    argv = load_argv({**work, "c": clients, "m": 1 if clients == 4 else 32}, port, int(rate * seconds),
+                     ["--rps", rate // clients, "--log-file", log])
     run_load(argv)
     rows = sorted(int(line.split("\t")[2]) for line in open(log))
-    return {"p50_us": rows[len(rows) // 2], "p99_us": rows[int(len(rows) * 0.99)], "count": len(rows)}
+    return {"p50_us": rows[len(rows) // 2], "p99_us": rows[int(len(rows) * 0.99)]}
+
+
+def latencies(work, contenders, direct_port, options, home):
+    """Rounds of direct and then each proxy; what a proxy adds is the median of its differences within a round."""
+    plain = {**work, "roles": [dict(front="h1" if work["roles"][0]["front"] == "h1" else "h2c", back="")]}
+    rounds = []
+    for _ in range(options.rounds):
+        taken = {"direct": latency(plain, direct_port, options.rate, 1.5, home)}
+        for contender in contenders:
+            taken[contender.name] = latency(work, contender.port, options.rate, 1.5, home)
+        rounds.append(taken)
+        sys.stderr.write("l")
+        sys.stderr.flush()
+    for contender in contenders:
+        contender.latency = {}
+        for key in ("p50_us", "p99_us"):
+            contender.latency[key] = statistics.median(taken[contender.name][key] for taken in rounds)
+            contender.latency["added_" + key] = statistics.median(taken[contender.name][key] - taken["direct"][key]
+                                                                  for taken in rounds)
+    return {key: statistics.median(taken["direct"][key] for taken in rounds) for key in ("p50_us", "p99_us")}
 
 
 class Contender:
@@ -288,20 +309,7 @@ def measure(name, work, options, pki, out):
             contender.rounds.pop(0)  # the warm-up
         direct = None
         if options.latency and name in ("h2c", "agent", "tls", "pair", "h1", "lua"):
-            direct_port = upstreams["h1" if work["roles"][0]["front"] == "h1" else "h2c"]
-            plain = {**work, "roles": [dict(front="h1" if work["roles"][0]["front"] == "h1" else "h2c", back="")]}
-            takes = {"direct": [latency(plain, direct_port, options.rate, 2, home)]}
-            for _ in range(3):
-                takes["direct"].append(latency(plain, direct_port, options.rate, 2, home))
-                for contender in contenders:
-                    takes.setdefault(contender.name, []).append(latency(work, contender.port, options.rate, 2, home))
-                sys.stderr.write("l")
-                sys.stderr.flush()
-            middle = {who: {key: statistics.median(t[key] for t in taken) for key in ("p50_us", "p99_us")}
-                      for who, taken in takes.items()}
-            direct = middle.pop("direct")
-            for contender in contenders:
-                contender.latency = middle[contender.name]
+            direct = latencies(work, contenders, upstreams["h1" if work["roles"][0]["front"] == "h1" else "h2c"], options, home)
         sys.stderr.write("\n")
     finally:
         group.end()
@@ -357,7 +365,7 @@ def markdown(result):
             ratio = work["ratios"].get(name)
             cell = f"{ratio['median']:.2f} ({ratio['least']:.2f}–{ratio['greatest']:.2f})" if ratio else ""
             late = row.get("latency")
-            p50, p99 = (f"{(late[q] - work['direct'][q]):.0f} µs" if late else "" for q in ("p50_us", "p99_us"))
+            p50, p99 = (f"{late['added_' + q]:.0f} µs" if late else "" for q in ("p50_us", "p99_us"))
             cpu = row["cpu_us"]
             kept = f"{row['connection_bytes'] / 1024:.1f} KiB" if "connection_bytes" in row else ""
             label = f"{name} ({row['note']})" if "note" in row else name
