@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "config/process.h"
+#include "http_call.h"
 
 #define SWEEP_NS      (50 * EP_MS)
 #define DRAIN_TICK_NS (10 * EP_MS)
@@ -290,7 +291,8 @@ static void serving_end(struct ep_serving *v)
     ep_worker_timer_stop(w, &v->sweep);
     EP_LIST_FOREACH (n, &v->slots)
         ep_listener_stop(&slot_of(n)->listener->listener);
-    for (int round = 0; round < END_ROUNDS && (!ep_list_empty(&w->conns) || streams_left(v)); round++) {
+    ep_http_call_end_all(w);
+    for (int round = 0; round < END_ROUNDS && (!ep_list_empty(&w->conns) || streams_left(v) || w->http_calls); round++) {
         EP_LIST_FOREACH (n, &w->conns)
             ep_conn_abort(EP_CONTAINER(n, struct ep_conn, node), EP_CLOSE_LOCAL, false);
         ep_worker_turn(w, false);

@@ -49,6 +49,7 @@ struct ep_worker {
     struct ep_stats *stats;
     struct ep_view *view;          /* the current one; streams hold references to theirs */
     void *lua;                     /* the Lua state of this worker; owned by filters/lua */
+    void *http_calls;              /* requests that filters make by themselves; owned by filters/http_call.c */
     void *resolver;                /* upstream's DNS of this worker */
     void *audit;                   /* observe's audit of the process; shared and locked inside */
     void *access_log;              /* struct ep_access_log of this worker; NULL: none */
