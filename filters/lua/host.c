@@ -48,26 +48,37 @@ static const char *overrun_text(enum ep_lua_overrun o)
     return text[o];
 }
 
-static void on_count(lua_State *L, lua_Debug *ar);
+static void on_hook(lua_State *L, lua_Debug *ar);
+
+/* A thread's hook as it should be: a count, and each line when somebody wants to know of them. */
+static void set_hook(lua_State *L)
+{
+    int lines = ep_lua_of(L)->on_line ? LUA_MASKLINE : 0;
+
+    lua_sethook(L, on_hook, LUA_MASKCOUNT | lines, EP_LUA_HOOK_EVERY); /* new threads copy it */
+}
 
 static int raise_overrun(lua_State *L, int level)
 {
     struct ep_lua *l = ep_lua_of(L);
 
-    lua_sethook(L, on_count, LUA_MASKCOUNT, 1); /* whatever catches this raises again at its next instruction */
+    lua_sethook(L, on_hook, LUA_MASKCOUNT, 1); /* whatever catches this raises again at its next instruction */
     luaL_where(L, level);
     lua_pushstring(L, overrun_text(l->run.overrun));
     lua_concat(L, 2);
     return lua_error(L);
 }
 
-static void on_count(lua_State *L, lua_Debug *ar)
+static void on_hook(lua_State *L, lua_Debug *ar)
 {
     struct ep_lua *l = ep_lua_of(L);
     struct ep_lua_run *r = &l->run;
     int every = lua_gethookcount(L);
 
-    (void)ar;
+    if (EP_UNLIKELY(ar->event == LUA_HOOKLINE)) {
+        l->on_line(L, ar);
+        return;
+    }
     if (!r->active)
         return;
     r->instructions += (uint64_t)every;
@@ -80,7 +91,16 @@ static void on_count(lua_State *L, lua_Debug *ar)
     if (r->overrun != EP_LUA_FITS)
         raise_overrun(L, 0);
     if (every != EP_LUA_HOOK_EVERY) /* a coroutine that outlived an overrun */
-        lua_sethook(L, on_count, LUA_MASKCOUNT, EP_LUA_HOOK_EVERY);
+        set_hook(L);
+}
+
+void ep_lua_watch_lines(struct ep_lua *l, lua_Hook on_line)
+{
+    l->on_line = on_line;
+    set_hook(l->L);
+    set_hook(l->thread);
+    for (unsigned i = 0; i < l->n_idle; i++)
+        set_hook(l->idle[i].L);
 }
 
 void ep_lua_check(lua_State *L)
@@ -136,7 +156,7 @@ static enum ep_lua_status judge(struct ep_lua *l, lua_State *L, int rc)
         l->run.overrun = EP_LUA_MEMORY;
     if (l->run.overrun == EP_LUA_FITS)
         return EP_LUA_ERROR;
-    lua_sethook(L, on_count, LUA_MASKCOUNT, EP_LUA_HOOK_EVERY);
+    set_hook(L);
     return EP_LUA_OVERRUN;
 }
 
@@ -204,7 +224,7 @@ static void unwind(struct ep_lua *l, lua_State *L)
     ep_lua_begin(l, &ep_lua_budget_call, ep_clock_ns(), &saved);
     lua_resetthread(L);
     ep_lua_end(l, &saved);
-    lua_sethook(L, on_count, LUA_MASKCOUNT, EP_LUA_HOOK_EVERY);
+    set_hook(L);
 }
 
 void ep_lua_thread_give(struct ep_lua *l, struct ep_lua_thread t, bool finished)
@@ -279,7 +299,7 @@ struct ep_lua *ep_lua_ref(struct ep_worker *w, struct ep_error *err)
     }
     *(struct ep_lua **)lua_getextraspace(l->L) = l; /* new threads copy it */
     lua_atpanic(l->L, on_panic);
-    lua_sethook(l->L, on_count, LUA_MASKCOUNT, EP_LUA_HOOK_EVERY); /* likewise */
+    set_hook(l->L);
     lua_pushcfunction(l->L, set_up);
     if (lua_pcall(l->L, 0, 0, 0) != LUA_OK) {
         struct ep_str e = ep_lua_error(l->L);

@@ -71,6 +71,8 @@ struct ep_lua {
     struct ep_list policy_sets;
     struct ep_policy_set *loading; /* whose files are being run */
     void *test;                    /* of `ephor test`; NULL in the proxy */
+    uint64_t test_wall_ns;         /* its clock, which stands still until a test moves it; 0: the world's */
+    lua_Hook on_line;              /* its coverage; NULL: lines are nobody's concern */
 };
 
 /* The state of this worker with one more reference, made when there is none. NULL with err. */
@@ -81,6 +83,18 @@ static inline struct ep_lua *ep_lua_of(lua_State *L)
 {
     return *(struct ep_lua **)lua_getextraspace(L);
 }
+
+/* The time that scripts see, and the one by which what they keep grows old: the world's, or that of a test. */
+static inline uint64_t ep_lua_wall_ns(const struct ep_lua *l)
+{
+    return EP_UNLIKELY(l->test_wall_ns) ? l->test_wall_ns : ep_clock_wall_ns();
+}
+static inline uint64_t ep_lua_clock_ns(const struct ep_lua *l)
+{
+    return EP_UNLIKELY(l->test_wall_ns) ? l->test_wall_ns : ep_clock_ns();
+}
+/* Calls `on_line` at each new line of each thread; NULL: no more. For coverage: it makes Lua slow. */
+void ep_lua_watch_lines(struct ep_lua *l, lua_Hook on_line);
 
 /* Starts a run; what ran before (a test that calls a policy) is kept in `saved` and comes back with the end. */
 void ep_lua_begin(struct ep_lua *l, const struct ep_lua_budget *b, uint64_t now_ns, struct ep_lua_run *saved);

@@ -285,7 +285,7 @@ static void push_other(lua_State *L, struct ep_policy_object *o, int field)
         ep_lua_push_or_nil(L, route ? route->config->cluster : (struct ep_str){NULL, 0});
         break;
     case FIELD_NOW:
-        lua_pushnumber(L, (double)ep_clock_wall_ns() / 1e9);
+        lua_pushnumber(L, (double)ep_lua_wall_ns(ep_lua_of(L)) / 1e9);
         break;
     case FIELD_VISIBLE:
         lua_pushstring(L, visible[c->visible]);

@@ -102,6 +102,27 @@ static int guard_coroutine(lua_State *L)
     return original(L);
 }
 
+/* os.time() and os.date(format): now, which in a test is the test's. */
+static int guard_time(lua_State *L)
+{
+    if (lua_isnoneornil(L, 1)) {
+        lua_pushinteger(L, (lua_Integer)(ep_lua_wall_ns(ep_lua_of(L)) / EP_S));
+        return 1;
+    }
+    return original(L);
+}
+
+static int guard_date(lua_State *L)
+{
+    if (lua_isnoneornil(L, 2)) {
+        if (lua_isnone(L, 1))
+            lua_pushliteral(L, "%c");
+        lua_settop(L, 1);
+        lua_pushinteger(L, (lua_Integer)(ep_lua_wall_ns(ep_lua_of(L)) / EP_S));
+    }
+    return guard_length(L);
+}
+
 static int rep(lua_State *L)
 {
     size_t n, n_sep;
@@ -300,9 +321,9 @@ static const struct entry entries[] = {
     {"coroutine", "yield", NULL},
     {"math", "randomseed", random_seed},
     {"os", "clock", NULL},
-    {"os", "date", guard_length},
+    {"os", "date", guard_date},
     {"os", "difftime", NULL},
-    {"os", "time", NULL},
+    {"os", "time", guard_time},
     {"string", "byte", NULL},
     {"string", "char", NULL},
     {"string", "format", format},
