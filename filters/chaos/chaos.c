@@ -6,6 +6,7 @@
  * audit record. DESIGN.md section 12; the choices are in schedule.c. */
 #include "chaos/schedule.h"
 #include "filter/chain.h"
+#include "filter/trace.h"
 #include "observe/observe.h"
 
 #include <stdlib.h>
@@ -164,7 +165,7 @@ static void audit(struct ep_stream *s, const struct ep_chaos_experiment *x)
 {
     struct ep_audit_field fields[] = {
         {"decision", EP_STR("inject")}, {"decision_id", ep_stream_decision(s)},
-        {"trace_id", s->trace_id},      {"experiment", x->name},
+        {"trace_id", ep_stream_trace(s)},      {"experiment", x->name},
         {"reason", x->because},         {"agent_id", s->peer_id},
         {"protocol", s->call.protocol}, {"method", s->call.method},
         {"tool", s->call.tool},         {"constitutional_hash", s->view->constitution},

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "filter/chain.h"
+#include "filter/trace.h"
 #include "lua/object.h"
 
 /* --- fields --- */
@@ -147,7 +148,7 @@ static void audit_shadow(struct ep_stream *s, const struct ep_policy *p, const s
     struct ep_audit_field fields[] = {
         {"decision", EP_STR("shadow_deny")},
         {"decision_id", ep_stream_decision(s)},
-        {"trace_id", s->trace_id},
+        {"trace_id", ep_stream_trace(s)},
         {"policy", p->name},
         {"principle", p->principle},
         {"code", ep_str(v->code)},

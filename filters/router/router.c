@@ -6,6 +6,7 @@
  * method is idempotent or the failure came before the request was sent. */
 #include "filter/chain.h"
 #include "filter/filter.h"
+#include "filter/trace.h"
 #include "observe/observe.h"
 #include "router/router.h"
 #include "upstream/upstream.h"
@@ -326,7 +327,7 @@ static enum ep_step request_headers(struct ep_stream *s, void *state, bool end)
     s->cluster_name = ep_cluster_name(route->cluster);
     s->on_timeout = on_stream_timeout;
     ep_stream_set_timeouts(s, router_is_long(s) ? 0 : route->config->timeout_ns, route->config->idle_timeout_ns);
-    router_trace(s);
+    ep_trace_pass(s);
     r->call.cluster = route->cluster;
     start_try(r);
     return EP_NEXT;

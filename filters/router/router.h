@@ -35,8 +35,6 @@ void router_send_body(struct router *r);
 /* Rewrites of the route, the marks between ephors, once a request. tls is NULL for a plain upstream. */
 void router_prepare_headers(struct router *r, const struct ep_tls_info *tls);
 void router_fill_call(struct router *r, struct ep_cluster *cluster);
-/* traceparent carried on, or made (W3C Trace Context). */
-void router_trace(struct ep_stream *s);
 void router_server_timing(struct ep_stream *s, struct ep_headers *h);
 /* Streams by nature: tunnels, gRPC, event streams. They have no deadline of the route. */
 bool router_is_long(const struct ep_stream *s);

@@ -156,62 +156,6 @@ bool router_is_long(const struct ep_stream *s)
            (accept.n && ep_str_search(accept, EP_STR("text/event-stream")) >= 0);
 }
 
-static bool trace_valid(struct ep_str t) /* "00-<32 hex>-<16 hex>-<2 hex>" and not all zero */
-{
-    bool some = false;
-
-    if (t.n < 55 || t.p[2] != '-' || t.p[35] != '-' || t.p[52] != '-')
-        return false;
-    for (size_t i = 3; i < 35; i++) {
-        if (!((t.p[i] >= '0' && t.p[i] <= '9') || (t.p[i] >= 'a' && t.p[i] <= 'f')))
-            return false;
-        some |= t.p[i] != '0';
-    }
-    return some;
-}
-
-/* 16 hex digits, eight at a time: each byte of x is one digit's value, and those above 9 get the way to 'a' added. */
-static void hex(char *out, uint64_t v)
-{
-    for (int half = 0; half < 2; half++, v <<= 32) {
-        uint64_t x = v >> 32, above;
-
-        x = ((x & 0xffff0000u) << 16) | (x & 0xffffu);
-        x = ((x << 8) | x) & 0x00ff00ff00ff00ffu;
-        x = ((x << 4) | x) & 0x0f0f0f0f0f0f0f0fu;
-        above = ((x + 0x0606060606060606u) >> 4) & 0x0101010101010101u;
-        x = __builtin_bswap64(x + 0x3030303030303030u + above * ('a' - '0' - 10));
-        memcpy(out + 8 * half, &x, 8);
-    }
-}
-
-void router_trace(struct ep_stream *s)
-{
-    struct ep_headers *h = &s->request.headers;
-    struct ep_str given = ep_headers_get_id(h, EP_HDR_TRACEPARENT);
-    char *p;
-
-    if (s->down->version == EP_HTTP_TCP)
-        return;
-    if (trace_valid(given)) {
-        s->trace_id = ep_str_n(given.p + 3, 32);
-        s->span_id = ep_str_n(given.p + 36, 16);
-        return;
-    }
-    ep_headers_remove_id(h, EP_HDR_TRACEPARENT);
-    p = ep_arena_alloc(&s->arena, 56);
-    memcpy(p, "00-", 3);
-    hex(p + 3, ep_rng_u64(&s->worker->rng) | 1);
-    hex(p + 19, ep_rng_u64(&s->worker->rng));
-    p[35] = '-';
-    hex(p + 36, ep_rng_u64(&s->worker->rng) | 1);
-    memcpy(p + 52, "-00", 3);
-    ep_headers_append(h, EP_HDR_TRACEPARENT, EP_STR("traceparent"), ep_str_n(p, 55));
-    h->v[h->n - 1].flags |= EP_HEADER_NO_INDEX; /* it never comes twice: don't fill the HPACK table with it */
-    s->trace_id = ep_str_n(p + 3, 32);
-    s->span_id = ep_str_n(p + 36, 16);
-}
-
 void router_server_timing(struct ep_stream *s, struct ep_headers *h)
 {
     uint64_t up = s->worker->now_ns - s->time.upstream_sent, total = s->worker->now_ns - s->time.accepted;

@@ -12,6 +12,7 @@
 #include "filter/constitution_config.h"
 #include "filter/listener_config.h"
 #include "filter/policies_config.h"
+#include "filter/trace.h"
 #include "observe/observe.h"
 #include "upstream/upstream.h"
 
@@ -50,6 +51,7 @@ struct ep_config {
     struct ep_vec clusters;  /* of ep_cluster_config */
     struct ep_audit_config audit;
     struct ep_access_log_config access_log;
+    struct ep_tracing_config tracing;
     struct ep_chaos_config chaos;
     struct ep_drain_config drain;
     struct ep_str state; /* directory for what outlives the process; empty: none */

@@ -53,6 +53,7 @@ struct ep_view {
     uint64_t generation;
     struct ep_str service;       /* node.service: the `source` and `destination` of the hop's labels */
     struct ep_str namespace_, cluster_name;
+    double trace_sample;         /* tracing.sample */
     struct ep_str constitution;  /* the hash; for stamping and for chaos */
     const struct ep_policies_config *policies_config;         /* filter/policies_config.h; NULL: none */
     const struct ep_constitution_config *constitution_config; /* filter/constitution_config.h; NULL: none */

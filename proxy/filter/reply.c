@@ -3,6 +3,7 @@
  * A reply is built at once and sent by the stream's task at the end of the turn, so that no filter's step ever
  * runs inside another's. */
 #include "filter/private.h"
+#include "filter/trace.h"
 
 #include <stdio.h>
 
@@ -136,7 +137,7 @@ static void audit(struct ep_stream *s, const struct ep_refusal *r)
     struct ep_audit_field fields[] = {
         {"decision", EP_STR("deny")},
         {"decision_id", ep_stream_decision(s)},
-        {"trace_id", s->trace_id},
+        {"trace_id", ep_stream_trace(s)},
         {"policy", r->policy},
         {"principle", r->principle},
         {"code", ep_str(r->code)},

@@ -3,6 +3,7 @@
  * The series of a (route, protocol, peer) are looked up once and kept in a small cache of the chain, so a
  * request pays for its records and not for finding them. */
 #include "filter/private.h"
+#include "filter/trace.h"
 
 #include <stdlib.h>
 
@@ -171,7 +172,7 @@ static void access_log(struct ep_stream *s, const struct spans *x)
         .model = s->call.model,
         .tenant = s->call.tenant,
         .request_id = s->request_id,
-        .trace_id = s->trace_id,
+        .trace_id = ep_stream_trace(s),
         .decision_id = s->decision_id,
         .denied_by = s->denied_by,
         .code = s->denied_code,

@@ -88,7 +88,8 @@ struct ep_stream {
     struct ep_str endpoint;             /* where it went: "127.0.0.1:8080"; empty: nowhere yet */
     struct ep_str cluster_name;
     struct ep_str upstream_peer_id;     /* SPIFFE ID of the server when mTLS went out; else empty */
-    struct ep_str trace_id, span_id, request_id;
+    struct ep_str trace_id; /* ep_stream_trace(): empty until somebody asked */
+    struct ep_str request_id;
     struct ep_timeline time;
     unsigned status;                    /* of the response; 0: none yet */
     int grpc_status;                    /* -1: none */

@@ -365,6 +365,11 @@ unsigned ep_h2_streams(struct ep_conn *c)
     return of(c)->n_legs;
 }
 
+unsigned ep_h2_peer_limit(struct ep_conn *c)
+{
+    return of(c)->peer_max_streams;
+}
+
 bool ep_h2_extended_connect(struct ep_conn *c)
 {
     return nghttp2_session_get_remote_settings(of(c)->session, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) == 1;

@@ -166,6 +166,7 @@ struct ep_leg *ep_tcp_open(struct ep_conn *c);
 /* How many more legs can be opened now. */
 unsigned ep_h2_capacity(struct ep_conn *c);
 unsigned ep_h2_streams(struct ep_conn *c); /* open now */
+unsigned ep_h2_peer_limit(struct ep_conn *c); /* SETTINGS_MAX_CONCURRENT_STREAMS of the peer; 100 before they came */
 bool ep_h2_extended_connect(struct ep_conn *c); /* the peer allows RFC 8441 */
 
 #endif

@@ -38,7 +38,6 @@ struct ep_upconn {
     bool fresh;                       /* has carried no request yet */
     bool retired;                     /* takes no new request, closes when idle */
     bool counted;                     /* holds a place in the breaker */
-    bool seen_settings;
     uint64_t bytes_at_ready;
 };
 
@@ -55,7 +54,8 @@ struct ep_lane {
     struct ep_list others;  /* dialling, busy, retired */
     struct ep_list waiters; /* struct ep_upstream_call, oldest first */
     uint32_t n_conns, n_dialing, n_waiting;
-    uint32_t streams; /* h2: how many a connection carries, as far as is known */
+    uint32_t streams; /* h2: how many a connection carries: a guess until the first SETTINGS of this endpoint came */
+    bool streams_known;
 };
 
 enum ep_result_cell {

@@ -8,15 +8,23 @@
 #define NEAR_PART 8u  /* the next connection is dialled when less than a ninth of this one's streams is left */
 #define NEAR_MAX  64u /* … and no more than so many */
 
+#define FIRST_STREAMS 8u /* on the first connection to an endpoint until it has told its limit */
+
 static bool settled(const struct ep_upconn *u)
 {
     return u->conn->bytes_in > u->bytes_at_ready; /* a server's first frame is its SETTINGS: RFC 9113 section 3.4 */
 }
 
-/* Before its SETTINGS a connection gets what others of this lane could take: the rest would be refused. */
+/* Before its SETTINGS a connection gets what others of this lane could take, and the very first one a few: the rest
+ * would be refused, and waits a round trip instead. */
+static unsigned before_settings(const struct ep_lane *l)
+{
+    return l->streams_known ? l->streams : FIRST_STREAMS;
+}
+
 static struct ep_leg *open_within(struct ep_upconn *u)
 {
-    if (EP_UNLIKELY(!settled(u)) && ep_h2_streams(u->conn) >= u->lane->streams)
+    if (EP_UNLIKELY(!settled(u)) && ep_h2_streams(u->conn) >= before_settings(u->lane))
         return NULL;
     return ep_h2_open(u->conn);
 }
@@ -108,12 +116,11 @@ void ep_pool_h2_on_capacity(struct ep_upconn *u)
 {
     struct ep_lane *l = u->lane;
 
-    if (EP_UNLIKELY(!u->seen_settings) && settled(u)) {
-        unsigned left = ep_h2_capacity(u->conn);
+    if (settled(u)) {
+        unsigned limit = ep_h2_peer_limit(u->conn); /* 0 is for now, not for ever */
 
-        u->seen_settings = true;
-        if (left)
-            l->streams = left + ep_h2_streams(u->conn);
+        l->streams = limit ? limit : l->streams;
+        l->streams_known = true;
     }
     if (!ep_list_empty(&l->waiters))
         ep_pool_h2_serve(u);

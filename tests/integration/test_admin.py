@@ -113,14 +113,16 @@ def test_the_access_log_is_json_with_the_times(ephor, h1_server, tmp_path):
     assert "secret" not in text and "hidden" not in text
 
 
-def test_a_trace_is_carried_on_and_made(proxy):
+def test_a_trace_is_carried_on_and_made_for_the_share_that_is_sampled(proxy, ephor, h1_server):
     given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     r = wire1.get(proxy.port, headers=f"traceparent: {given}\r\ntracestate: a=b\r\n")
     assert r.get("x-got-traceparent").split("-")[1] == given.split("-")[1] and r.get("x-got-tracestate") == "a=b"
-    made = wire1.get(proxy.port).get("x-got-traceparent")
-    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", made)
-    broken = wire1.get(proxy.port, headers="traceparent: nonsense\r\n").get("x-got-traceparent")
-    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", broken)
+    assert not wire1.get(proxy.port).get("x-got-traceparent")
+    assert not wire1.get(proxy.port, headers="traceparent: nonsense\r\n").get("x-got-traceparent")
+    sampling = ephor(config(h1_server().port, cluster={"protocol": "http/1.1"}, tracing={"sample": "100%"}))
+    for headers in ["", "traceparent: nonsense\r\n"]:
+        made = wire1.get(sampling.port, headers=headers).get("x-got-traceparent")
+        assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", made)
 
 
 def test_server_timing_when_asked(ephor, h1_server):

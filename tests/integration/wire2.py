@@ -77,7 +77,10 @@ class Peer:
         if settings:
             self.h2.update_settings(settings)
         self.h2.initiate_connection()
-        self.flush()
+        self.sock.sendall(self.first(self.h2.data_to_send()))
+
+    def first(self, data):
+        return data
 
     def flush(self):
         data = self.h2.data_to_send()
@@ -297,8 +300,13 @@ class ServerPeer(Peer):
         self.server = server
         super().__init__(sock, False, server.settings)
         self.auto_window = server.auto_window
-        if server.max_streams:
-            self.raw(frame(4, 0, 0, struct.pack(">HI", 3, server.max_streams)))
+
+    def first(self, data):
+        """Its limit is in the first SETTINGS; the library, which would enforce it by itself, believes in 100."""
+        if not self.server.max_streams:
+            return data
+        assert struct.pack(">HI", 3, 100) in data
+        return data.replace(struct.pack(">HI", 3, 100), struct.pack(">HI", 3, self.server.max_streams))
 
     def on_request(self, stream):
         if self.server.max_streams and sum(not s.answered for s in self.streams.values()) > self.server.max_streams:
