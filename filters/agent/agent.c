@@ -1,9 +1,10 @@
 /* The filter `agent`: what is called.
  *
  * From the head alone it can tell gRPC, and guess the others; who posts JSON is asked for the whole body, which is
- * scanned once (agent/json.h) and offered to the protocols. What can't be seen is said, not guessed: a body that is
- * compressed, too large or of no known kind leaves the call `visible: headers` with the reason, and policies decide
- * what to make of that. Where the head alone says for sure what is called (gRPC, PUT) it is `full`, and `blind` says
+ * scanned once (agent/json.h) and offered to the protocols. A body that is compressed is decoded for that
+ * (agent/body.c); what goes on is what came. What can't be seen is said, not guessed: a body that can't be decoded, is
+ * too large or of no known kind leaves the call `visible: headers` with the reason, and policies decide what to make of
+ * that. Where the head alone says for sure what is called (gRPC, PUT) it is `full`, and `blind` says
  * why the body itself was not read. A decision is always by the body; headers that name the call are only compared with
  * it. DESIGN.md section 9, AGENTS.md section 8. */
 #include "agent/agent.h"
@@ -12,10 +13,12 @@
 
 #include "authorize.h"
 #include "observe/json.h"
+#include "observe/observe.h"
 
 struct agent {
     struct ep_authorize authorize;
     struct ep_scanner *scanner; /* made with the first body */
+    uint64_t *blind[EP_BLIND_REASONS]; /* ephor_call_blind_total; NULL: none yet */
 };
 
 struct state {
@@ -104,8 +107,7 @@ static void read_head(struct ep_stream *s, struct ep_agent_head *h)
             h->content_type = value;
             break;
         case EP_HDR_CONTENT_ENCODING:
-            if (!ep_str_caseeq(ep_str_trim(value), EP_STR("identity")))
-                h->content_encoding = value;
+            h->coding_unknown |= !ep_codings_add(&h->codings, value);
             break;
         case EP_HDR_MCP_PROTOCOL_VERSION:
             h->mcp_version = value;
@@ -184,7 +186,7 @@ static enum ep_blind_reason unreadable(const struct ep_stream *s, const struct e
 
     if (s->tunnel)
         return EP_BLIND_STREAMED;
-    if (h->content_encoding.p)
+    if (h->coding_unknown)
         return EP_BLIND_ENCODING;
     if (kind == BODY_OTHER || h->content_types_differ || !charset_good(h->content_type))
         return EP_BLIND_UNKNOWN;
@@ -193,10 +195,24 @@ static enum ep_blind_reason unreadable(const struct ep_stream *s, const struct e
     return kind == BODY_JSON ? EP_BLIND_NOT : EP_BLIND_STREAMED;
 }
 
+static void count(struct ep_stream *s, enum ep_blind_reason why)
+{
+    struct agent *a = ep_filter_data(s);
+
+    if (!s->worker->stats)
+        return;
+    if (!a->blind[why])
+        a->blind[why] = ep_stats_cell(s->worker->stats, EP_METRIC_CALL_BLIND,
+                                      EP_LABELS(s->chain->config->name, ep_str(ep_blind_reason_name(why))));
+    ep_cell_add(a->blind[why], 1);
+}
+
 static enum ep_step judge(struct ep_stream *s)
 {
     const struct agent *a = ep_filter_data(s);
 
+    if (s->call.visible != EP_VISIBLE_FULL)
+        count(s, s->call.blind);
     return ep_authorize_check(s, &a->authorize, EP_AUTHORIZE_CALL) ? EP_NEXT : EP_REPLIED;
 }
 
@@ -215,8 +231,9 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
     enum ep_blind_reason why;
 
     if (s->down->version == EP_HTTP_TCP) {
+        bool sealed = s->down->conn && s->down->conn->sealed;
         s->call.protocol = EP_STR("tcp");
-        return blind(s, EP_VISIBLE_NONE, EP_BLIND_UNKNOWN);
+        return blind(s, EP_VISIBLE_NONE, sealed ? EP_BLIND_ENCRYPTED : EP_BLIND_UNKNOWN);
     }
     read_head(s, h);
     h->end = end;
@@ -253,30 +270,6 @@ static void *from_arena(void *user, size_t n)
     return ep_arena_alloc(user, n);
 }
 
-/* The whole body with room behind it: where it lies, when it is one slice with room in its slab, else a copy. */
-static struct ep_str padded(struct ep_stream *s, struct ep_body *b)
-{
-    struct ep_slice *one = ep_body_front(b);
-    char *copy;
-    size_t n = 0;
-
-    if (b->count == 1 && one->slab &&
-        (size_t)(one->slab->data + one->slab->size - one->p) >= one->n + EP_SCAN_PADDING) {
-        if (s->call_slab)
-            ep_slab_unref(s->call_slab);
-        s->call_slab = ep_slab_ref(one->slab);
-        return ep_slice_str(*one);
-    }
-    copy = ep_arena_alloc(&s->arena, b->bytes + EP_SCAN_PADDING);
-    for (uint32_t i = 0; i < b->count; i++) {
-        const struct ep_slice *slice = ep_body_at(b, i);
-        memcpy(copy + n, slice->p, slice->n);
-        n += slice->n;
-    }
-    memset(copy + n, 0, EP_SCAN_PADDING);
-    return ep_str_n(copy, n);
-}
-
 static struct ep_scanner *scanner_of(struct ep_stream *s)
 {
     struct agent *a = ep_filter_data(s);
@@ -303,6 +296,18 @@ static enum ep_agent_verdict offer(struct ep_stream *s, struct state *state, con
             s->call.protocol = ep_str(p->how.name);
     }
     return v;
+}
+
+/* The bytes as they came are JSON too: a server that looks at no Content-Encoding would read another body. */
+static bool is_json_as_it_came(struct ep_stream *s, struct ep_body *b)
+{
+    struct ep_scan json;
+    struct ep_str text;
+
+    if (!ep_agent_may_be_json(b))
+        return false;
+    text = ep_agent_body(s, b);
+    return ep_scan_json(scanner_of(s), text.p, text.n, from_arena, &s->arena, &json) != EP_SCAN_NOT_JSON;
 }
 
 /* No message to us, but one to a parser that doesn't look at case. */
@@ -357,10 +362,18 @@ static enum ep_step request_body(struct ep_stream *s, void *state_, struct ep_bo
     s->call.blind = EP_BLIND_NOT;
     if (b->bytes == 0)
         return judge(s);
-    text = padded(s, b);
-    s->call.body = text;
     if (!scanner_of(s))
         return blind(s, EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN);
+    if (EP_UNLIKELY(state->head.codings.n)) {
+        enum ep_blind_reason why = ep_agent_decoded(s, &state->head.codings, b, &text);
+        if (why || is_json_as_it_came(s, b))
+            return blind(s, EP_VISIBLE_HEADERS, why ? why : EP_BLIND_ENCODING);
+        if (text.n == 0)
+            return judge(s);
+    } else {
+        text = ep_agent_body(s, b);
+    }
+    s->call.body = text;
     result = ep_scan_json(scanner_of(s), text.p, text.n, from_arena, &s->arena, &json);
     if (result != EP_SCAN_OK) {
         bool plain = !state->claimed && kind_of(state->head.content_type) == BODY_MAYBE_JSON && is_plain_text(text);
@@ -382,6 +395,15 @@ static enum ep_step request_body(struct ep_stream *s, void *state_, struct ep_bo
     if (json.duplicate || looks_like_a_call(&json)) /* two readers would read two bodies */
         return blind(s, EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN);
     return judge(s);
+}
+
+/* Longer than it said, or it said nothing: it goes on in pieces, and policies decide what to make of it. */
+static enum ep_step request_too_large(struct ep_stream *s, void *state_)
+{
+    struct state *state = state_;
+
+    state->asked = false;
+    return blind(s, EP_VISIBLE_HEADERS, EP_BLIND_TOO_LARGE);
 }
 
 /* --- shared by the protocols --- */
@@ -425,4 +447,5 @@ const struct ep_filter ep_filter_agent = {
     .stream_size = sizeof(struct state),
     .request_headers = request_headers,
     .request_body = request_body,
+    .request_too_large = request_too_large,
 };

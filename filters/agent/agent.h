@@ -8,14 +8,17 @@
 #include "agent/json.h"
 #include "filter/filter.h"
 #include "filter/refusal.h"
+#include "http/decode.h"
 
 /* What the protocols look at in a head, found in one pass over it. */
 struct ep_agent_head {
     struct ep_str method, path; /* path without query and without one slash at its end */
-    struct ep_str content_type, content_encoding;
+    struct ep_str content_type;
+    struct ep_codings codings; /* of the body */
     struct ep_str mcp_version, mcp_session, mcp_method, mcp_name, anthropic_version;
     bool post, end;             /* end: nothing follows the head */
     bool names_json, names_sse; /* Accept does, not by a wildcard: MCP asks for both */
+    bool coding_unknown;        /* one of the codings, or they are too many */
     bool content_types_differ;  /* two of them, and who knows which one the server takes */
 };
 
@@ -43,6 +46,17 @@ static inline struct ep_str ep_agent_str(struct ep_scan_text t)
 {
     return ep_str_n(t.p, t.n);
 }
+
+/* --- the body, in agent/body.c --- */
+
+/* The whole body with EP_SCAN_PADDING bytes behind it: where it lies, when it is one slice with room in its slab, else a
+ * copy in the stream's arena. */
+struct ep_str ep_agent_body(struct ep_stream *s, struct ep_body *b);
+/* The same, decoded; at most max_body of the listener. EP_BLIND_NOT, or why it can't be seen. */
+enum ep_blind_reason ep_agent_decoded(struct ep_stream *s, const struct ep_codings *c, struct ep_body *b,
+                                      struct ep_str *out);
+/* Whether it begins, behind white space and a byte order mark, like an object or an array. */
+bool ep_agent_may_be_json(struct ep_body *b);
 
 /* --- refusing, for the protocols --- */
 

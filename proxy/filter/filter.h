@@ -7,7 +7,8 @@
  *   EP_WAIT     stop here until ep_stream_resume_*: then the walk goes on BEHIND this filter for the phase
  *               that waited (the filter did its work before it resumed);
  *   EP_BUFFER   from a headers step: hold the message until its whole body is there, then call the body step
- *               once with all of it (end = true); past the limit of the chain the request is refused (413);
+ *               once with all of it (end = true); past the limit of the chain the request is refused (413), or the
+ *               filter's request_too_large decides;
  *   EP_REPLIED  the filter answered (ep_stream_refuse, ep_stream_reply): request filters behind it don't run.
  * Request steps run in the order of the list, response steps in the reverse. A response made by a filter
  * passes the response steps of the filters in front of it (nearer to the downstream) only.
@@ -33,6 +34,9 @@ struct ep_filter {
     size_t stream_size;             /* of the zeroed state in the stream's arena */
     enum ep_step (*request_headers)(struct ep_stream *s, void *state, bool end);
     enum ep_step (*request_body)(struct ep_stream *s, void *state, struct ep_body *b, bool end);
+    /* In place of the body step that EP_BUFFER asked for: the body is longer than max_body. EP_NEXT: the request goes
+     * on, and its body passes through the body step in pieces. NULL: it is refused. */
+    enum ep_step (*request_too_large)(struct ep_stream *s, void *state);
     enum ep_step (*request_trailers)(struct ep_stream *s, void *state);
     enum ep_step (*response_headers)(struct ep_stream *s, void *state, bool end);
     enum ep_step (*response_body)(struct ep_stream *s, void *state, struct ep_body *b, bool end);

@@ -96,6 +96,7 @@ static void on_protocol(struct ep_listener *listener, struct ep_conn *c, enum ep
     const char *protocol;
     bool found_opaque = what == EP_SNIFF_OPAQUE && !l->chain->opaque;
 
+    c->sealed = what == EP_SNIFF_TLS;
     if (l->chain->opaque)
         what = EP_SNIFF_OPAQUE;
     else if (l->chain->config->protocol != EP_LISTENER_AUTO && what != EP_SNIFF_H2)

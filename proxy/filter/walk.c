@@ -70,12 +70,11 @@ static void too_large(struct ep_stream *s, bool request)
                                              .grpc_status = -1});
 }
 
-/* Whether filter i, which asked for the whole body, can be served: 1 yes, 0 not yet, -1 refused. */
-static int whole_body(struct ep_stream *s, struct ep_message *m, struct ep_walk *w, bool request)
+/* Whether a filter that asked for the whole body can be served: 1 yes, 0 not yet, -1 never. */
+static int whole_body(const struct ep_stream *s, const struct ep_message *m, struct ep_walk *w)
 {
     if (m->body.bytes > s->chain->config->max_body_bytes) {
         w->buffering = false;
-        too_large(s, request);
         return -1;
     }
     w->buffering = !m->ended;
@@ -109,11 +108,17 @@ static bool request_headers(struct ep_stream *s)
 
         s->current = (uint8_t)i;
         if (w->buffering) {
-            int whole = whole_body(s, m, w, true);
-            if (whole <= 0)
+            int whole = whole_body(s, m, w);
+            if (whole < 0 && !f->request_too_large)
+                too_large(s, true);
+            if (whole == 0 || (whole < 0 && !f->request_too_large))
                 return false;
-            w->buffered |= 1u << i;
-            step = f->request_body ? STEP(s, i, f->request_body(s, s->filter_state[i], &m->body, true)) : EP_NEXT;
+            if (whole > 0) {
+                w->buffered |= 1u << i;
+                step = f->request_body ? STEP(s, i, f->request_body(s, s->filter_state[i], &m->body, true)) : EP_NEXT;
+            } else {
+                step = STEP(s, i, f->request_too_large(s, s->filter_state[i]));
+            }
         } else if (f->request_headers) {
             bool end = m->ended && m->body.bytes == 0 && !m->has_trailers;
             if (i == c->n_filters - 1u)
@@ -256,7 +261,9 @@ static bool response_headers(struct ep_stream *s)
         w->at = (int8_t)i;
         s->current = (uint8_t)i;
         if (w->buffering) {
-            int whole = whole_body(s, m, w, false);
+            int whole = whole_body(s, m, w);
+            if (whole < 0)
+                too_large(s, false);
             if (whole <= 0)
                 return false;
             w->buffered |= 1u << i;

@@ -74,6 +74,7 @@ struct ep_conn {
     bool close_wanted, closed;    /* after the output is flushed; doomed */
     bool silent_probed;           /* who speaks first was looked into for it */
     bool drained_early;           /* told to go before its protocol was known */
+    bool sealed;                  /* TLS that isn't ended here: its bytes are passed on as they are */
     void *user_listener;          /* the listener that accepted it; NULL on the client side */
     bool lingering;               /* we sent FIN and read on, so that unread bytes don't turn into a reset */
     bool write_failed;            /* the peer takes no more; what it said before is still read */

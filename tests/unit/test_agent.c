@@ -2,6 +2,8 @@
 /* What the filter `agent` makes of a request: the call record, what it can't see, what it refuses. */
 #include "filter_play.h"
 
+#include <zlib.h>
+
 extern const struct ep_filter ep_filter_agent;
 const struct ep_filter *const play_filter = &ep_filter_agent;
 
@@ -264,11 +266,116 @@ static void test_too_large_without_a_length(void **state)
     char *body = ep_malloc(6000);
 
     memset(body, ' ', 6000);
-    play_request(p, "POST", "/mcp", MCP_HEADERS "mcp-session-id: s", body, 6000, 1000);
+    for (size_t piece = 10; piece < 10000; piece *= 10) { /* goes on, and policies know that it wasn't seen */
+        play_request(p, "POST", "/mcp", MCP_HEADERS "mcp-session-id: s", body, 6000, piece);
+        assert_true(p->passed && p->body_passed);
+        assert_true(p->s->call.visible == EP_VISIBLE_HEADERS && p->s->call.blind == EP_BLIND_TOO_LARGE);
+        assert_str(p->s->call.protocol, "mcp");
+        play_end(p);
+    }
     free(body);
-    assert_false(p->passed);
-    assert_int_equal(p->status, 413);
-    assert_non_null(strstr(p->head, "application/problem+json"));
+}
+
+/* --- what is decoded --- */
+
+static struct ep_str deflated(const char *text, size_t n, int window_bits, char out[8192])
+{
+    z_stream z = {.next_in = (unsigned char *)(uintptr_t)text, .avail_in = (unsigned)n, .next_out = (unsigned char *)out, .avail_out = 8192};
+
+    assert_int_equal(deflateInit2(&z, 9, Z_DEFLATED, window_bits, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+    deflateEnd(&z);
+    return ep_str_n(out, 8192 - z.avail_out);
+}
+
+static void test_a_compressed_call(void **state)
+{
+    static const char call[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"x\"}}";
+    static const struct {
+        const char *headers;
+        int window_bits;
+        bool twice;
+    } rows[] = {
+        {MCP_HEADERS "content-encoding: gzip", 31, false},
+        {MCP_HEADERS "content-encoding: deflate", 15, false},
+        {MCP_HEADERS "content-encoding: deflate", -15, false},
+        {MCP_HEADERS "content-encoding: gzip|content-encoding: gzip", 31, true},
+        {MCP_HEADERS "content-encoding: identity, gzip|content-encoding: x-gzip", 31, true},
+        {"content-type: application/x+json|content-encoding: GZIP", 31, false},
+    };
+    static const size_t pieces[] = {100000, 0, 1, 7};
+    struct play *p = *state;
+    char once[8192], twice[8192];
+
+    for (size_t i = 0; i < EP_COUNT(rows); i++)
+        for (size_t k = 0; k < EP_COUNT(pieces); k++) {
+            struct ep_str body = deflated(call, sizeof call - 1, rows[i].window_bits, once);
+            if (rows[i].twice)
+                body = deflated(body.p, body.n, rows[i].window_bits, twice);
+            play_request(p, "POST", "/mcp", rows[i].headers, body.p, body.n, pieces[k]);
+            const struct ep_call *c = &p->s->call;
+            assert_true(p->passed && p->body_passed);
+            assert_true(c->visible == EP_VISIBLE_FULL && c->blind == EP_BLIND_NOT);
+            assert_str(c->protocol, "mcp");
+            assert_str(c->tool, "x");
+            assert_str(c->body, call);
+            play_end(p);
+        }
+}
+
+static void test_a_compressed_call_that_stays_unseen(void **state)
+{
+    static const char call[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"x\"}}";
+    enum what { PLAIN, GZIP, CUT, TAIL, LARGE, STORED };
+    static const struct {
+        const char *headers;
+        enum what what;
+        enum ep_blind_reason blind;
+    } rows[] = {
+        {MCP_HEADERS "content-encoding: gzip", PLAIN, EP_BLIND_ENCODING},
+        {MCP_HEADERS "content-encoding: gzip", CUT, EP_BLIND_ENCODING},
+        {MCP_HEADERS "content-encoding: gzip", TAIL, EP_BLIND_ENCODING},
+        {MCP_HEADERS "content-encoding: gzip", LARGE, EP_BLIND_TOO_LARGE},
+        {MCP_HEADERS "content-encoding: br", GZIP, EP_BLIND_ENCODING},
+        {MCP_HEADERS "content-encoding: compress", GZIP, EP_BLIND_ENCODING},
+        {MCP_HEADERS "content-encoding: gzip|content-encoding: aes128gcm", GZIP, EP_BLIND_ENCODING},
+        {MCP_HEADERS "content-encoding: gzip, gzip, gzip, gzip", GZIP, EP_BLIND_ENCODING},
+        {"content-type: application/json; charset=utf-16|content-encoding: gzip", GZIP, EP_BLIND_UNKNOWN},
+        {"content-type: image/png|content-encoding: gzip", GZIP, EP_BLIND_UNKNOWN},
+        {"content-type: text/plain|content-encoding: gzip", GZIP, EP_BLIND_STREAMED},
+    };
+    struct play *p = *state;
+    char out[8192], large[6000];
+
+    memset(large, ' ', sizeof large); /* the listener's max_body is less */
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        struct ep_str body = rows[i].what == LARGE ? deflated(large, sizeof large, 31, out)
+                                                   : deflated(call, sizeof call - 1, 31, out);
+        if (rows[i].what == PLAIN)
+            body = ep_str_n(call, sizeof call - 1);
+        if (rows[i].what == CUT)
+            body.n -= 3;
+        if (rows[i].what == TAIL)
+            out[body.n++] = ' ';
+        play_request(p, "POST", "/mcp", rows[i].headers, body.p, body.n, 20);
+        const struct ep_call *c = &p->s->call;
+        if (!p->passed || !p->body_passed || c->visible != EP_VISIBLE_HEADERS || c->blind != rows[i].blind)
+            fail_msg("row %zu: %s: %d %d", i, rows[i].headers, (int)c->visible, (int)c->blind);
+        assert_str(c->tool, "");
+        assert_str(c->body, "");
+        play_end(p);
+    }
+}
+
+static void test_a_stream_that_begins_like_an_array(void **state)
+{
+    struct play *p = *state;
+
+    /* brotli: 0x5b is '[', and how larger streams really begin; that alone is no reason */
+    play_request(p, "POST", "/mcp", MCP_HEADERS "content-encoding: br",
+                 "\x5b\x3f\x42\x0f\x40\x22\x2c\x1e\x0b\x24\x3f\xe7\x01", 13, 100);
+    assert_int_equal(p->s->call.blind, EP_BLIND_TOO_LARGE);
+    play_end(p);
 }
 
 /* --- the other protocols --- */
@@ -424,7 +531,8 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
         T(test_a_tool_call), T(test_mcp_messages), T(test_a_batch), T(test_sessions),
         T(test_what_two_would_read_differently_is_refused), T(test_headers_must_agree), T(test_blind),
-        T(test_too_large_without_a_length), T(test_grpc), T(test_models), T(test_midstream), T(test_grpc_refusal),
+        T(test_too_large_without_a_length), T(test_a_compressed_call), T(test_a_compressed_call_that_stays_unseen),
+        T(test_a_stream_that_begins_like_an_array), T(test_grpc), T(test_models), T(test_midstream), T(test_grpc_refusal),
         cmocka_unit_test(test_authorize),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
