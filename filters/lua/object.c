@@ -2,6 +2,7 @@
 #include "lua/object.h"
 
 #include "filter/chain.h"
+#include "lua/library.h"
 
 enum { VALUE_ARGUMENTS = 1, VALUE_HEADERS, VALUE_REQUEST_HEADERS, VALUE_PEER, VALUES = VALUE_PEER };
 
@@ -468,6 +469,10 @@ int ep_policy_native(lua_State *L)
     lua_setfield(L, -2, "policy");
     ep_lua_json_native(L);
     lua_setfield(L, -2, "json");
+    ep_lua_crypto_native(L);
+    lua_setfield(L, -2, "crypto");
+    ep_lua_text_native(L);
+    lua_setfield(L, -2, "text");
     if (ep_lua_of(L)->test) {
         ep_policy_test_native(L);
         lua_setfield(L, -2, "test");

@@ -542,12 +542,12 @@ static int require(lua_State *L)
     if (ep_str_eq(name, EP_STR("ephor.native"))) {
         ep_policy_native(L);
     } else {
-        lua_pushvalue(L, 1);
-        lua_pushlightuserdata(L, L);
-        lua_rawset(L, lua_upvalueindex(REQUIRE_LOADED));
         push_module_source(L, name);
         struct ep_str text = ep_lua_check_str(L, -2);
         ep_lua_compile(L, text, lua_tostring(L, -1), lua_upvalueindex(REQUIRE_ENV));
+        lua_pushvalue(L, 1);
+        lua_pushlightuserdata(L, L);
+        lua_rawset(L, lua_upvalueindex(REQUIRE_LOADED));
         lua_pushvalue(L, 1);
         int failed = lua_pcall(L, 1, 1, 0);
         if (failed || lua_isnil(L, -1)) {
