@@ -169,6 +169,10 @@ static void denied(struct ep_policy *p, struct ep_stream *s, bool shadow, struct
 {
     decided(p, v, shadow ? EP_POLICY_SHADOW_DENY : EP_POLICY_DENY);
     v->refuse = !shadow;
+    if (shadow)
+        ep_policy_cover(p, s)->shadow_denied++;
+    else
+        ep_policy_cover(p, s)->denied++;
     if (shadow && s->worker->audit)
         audit_shadow(s, p, v);
 }
@@ -180,6 +184,8 @@ static void blind(struct ep_policy *p, struct ep_stream *s, const struct ep_call
 
     v->blind = true;
     p->blinded++;
+    p->blind_by[c->blind == EP_BLIND_NOT ? EP_BLIND_UNKNOWN : c->blind]++;
+    ep_policy_cover(p, s)->blind++;
     if (s->worker->stats)
         ep_stats_add(s->worker->stats, EP_METRIC_POLICY_BLIND, EP_LABELS(p->name, ep_str(why)), 1);
     if (p->blind == EP_POLICY_BLIND_ALLOW) {
@@ -201,6 +207,7 @@ static void failed(struct ep_policy *p, struct ep_stream *s, lua_State *L, enum 
     v->reason = overrun ? EP_STR("the policy went over its budget") : EP_STR("the policy failed");
     v->refuse = !shadow;
     decided(p, v, overrun ? EP_POLICY_OVERRUN : EP_POLICY_ERROR);
+    ep_policy_cover(p, s)->failed++;
     if (++p->failures < EP_POLICY_UNHEALTHY)
         ep_warn("policy", "%.*s failed: %.*s", EP_STR_ARG(p->name), EP_STR_ARG(v->error));
     else if (p->failures == EP_POLICY_UNHEALTHY)
@@ -269,12 +276,15 @@ void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_s
     if (set->mode == EP_MODE_OFF || p->mode == EP_MODE_OFF)
         return;
     if (phase == EP_POLICY_CALL) {
+        ep_stream_route(s); /* coverage is by route, and the policy before may have changed it */
         p->seen++;
+        ep_policy_cover(p, s)->seen++;
         m = match(p, s, c);
         if (m == NO)
             return;
         v->matched = true;
         p->matched++;
+        ep_policy_cover(p, s)->matched++;
         if (m == UNSEEN || (p->needs && !needs_met(p, c))) {
             blind(p, s, c, shadow, v);
             return;

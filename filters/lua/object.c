@@ -139,6 +139,8 @@ static int header(lua_State *L)
     for (size_t i = 0; i < name.n; i++)
         lower[i] = ep_lower(name.p[i]);
     name.p = lower;
+    if (!o->shadow && o->phase == EP_POLICY_CALL)
+        ep_stream_clear_route(o->s); /* which may go by it */
     if (lua_isnil(L, 3)) {
         if (!o->shadow)
             ep_headers_remove(h, name);

@@ -43,6 +43,8 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
     if (!set)
         return false;
     i->data = set;
+    if (i->chain)
+        ep_policy_cover_chain(set, i->chain);
     if ((set->fields & of_agent) && i->chain && i->chain->config && !agent_in_front(i)) {
         ep_policy_set_unref(set);
         i->data = NULL;

@@ -359,6 +359,7 @@ static void complete(struct ep_policy_set *set)
 {
     for (unsigned i = 0; i < set->n; i++) {
         struct ep_policy *p = set->v[i];
+        ep_policy_cover_init(set, p);
         set->replies |= p->reply_ref != LUA_NOREF;
         set->fields |= p->needs;
         for (unsigned r = 0; r < p->n_rules; r++)
@@ -453,6 +454,7 @@ void ep_policies_json(struct ep_worker *w, struct ep_json *j)
             ep_json_kstr(j, "name", p->name);
             ep_json_kstr(j, "file", p->file);
             ep_json_kstr(j, "principle", p->principle);
+            ep_json_kstr(j, "on_blind", ep_str(blinds[p->blind]));
             ep_json_kstr(j, "mode", ep_str(mode_names[EP_MAX(p->mode, set->mode)]));
             ep_json_kuint(j, "seen", p->seen);
             ep_json_kuint(j, "matched", p->matched);
@@ -460,6 +462,7 @@ void ep_policies_json(struct ep_worker *w, struct ep_json *j)
             for (int d = 0; d < EP_POLICY_DECISIONS; d++)
                 ep_json_kuint(j, ep_policy_decision_name((enum ep_policy_decision)d), p->count[d]);
             ep_json_kbool(j, "healthy", p->failures < EP_POLICY_UNHEALTHY);
+            ep_policy_cover_json(p, w->view, j);
             ep_json_object_end(j);
         }
     }

@@ -6,13 +6,14 @@
 #ifndef EP_LUA_POLICY_H
 #define EP_LUA_POLICY_H
 
-#include "filter/filter.h"
+#include "filter/chain.h"
 #include "filter/policies_config.h"
 #include "lua/host.h"
 #include "observe/observe.h"
 
 #define EP_POLICIES_MAX     256u
 #define EP_POLICY_UNHEALTHY 5u /* failures in a row */
+#define EP_POLICY_ROUTES    32u /* that coverage tells apart, with number 0: the others, and none */
 
 /* X(id, name, of the call): what `match` may look at and `needs` may name. The last column says that the value comes
  * from the call record, so may be out of sight. */
@@ -67,6 +68,11 @@ enum ep_policy_decision {
 };
 const char *ep_policy_decision_name(enum ep_policy_decision d);
 
+/* What a policy saw and did on one route. */
+struct ep_policy_cover {
+    uint64_t seen, matched, blind, denied, shadow_denied, failed;
+};
+
 struct ep_policy {
     struct ep_list node; /* of the set, while it is loaded */
     struct ep_str name, principle, file;
@@ -80,6 +86,8 @@ struct ep_policy {
     uint64_t *cells[EP_POLICY_DECISIONS]; /* NULL without statistics */
     struct ep_histogram *duration;
     uint64_t seen, matched, blinded, count[EP_POLICY_DECISIONS];
+    uint64_t blind_by[EP_BLIND_REASONS];
+    struct ep_policy_cover *cover; /* by route */
     unsigned failures; /* errors and overruns in a row */
 };
 
@@ -98,7 +106,24 @@ struct ep_policy_set {
     const char *file; /* being loaded */
     bool replies;     /* some policy has a `reply` */
     uint32_t fields;  /* bit: some `match` or `needs` names it */
+    uint64_t covered[EP_POLICY_ROUTES]; /* hashes of the names of the routes that coverage is of */
 };
+
+/* --- coverage: coverage.c --- */
+
+/* Where policy `p` counts what it does on this stream, whose route is known by then. */
+static inline struct ep_policy_cover *ep_policy_cover(const struct ep_policy *p, const struct ep_stream *s)
+{
+    unsigned number = s->route ? s->route->number : 0;
+
+    return &p->cover[number < EP_POLICY_ROUTES ? number : 0];
+}
+/* Makes the counters of a policy. */
+void ep_policy_cover_init(struct ep_policy_set *set, struct ep_policy *p);
+/* A chain will be judged by the set: counts of other routes that had the same numbers are forgotten. */
+void ep_policy_cover_chain(struct ep_policy_set *set, const struct ep_chain *c);
+/* Members "blind_by" and "routes" of a policy's object. */
+void ep_policy_cover_json(const struct ep_policy *p, const struct ep_view *view, struct ep_json *j);
 
 /* Loads a directory, or takes the set that `key` shares. NULL with err, which names file and line. */
 struct ep_policy_set *ep_policy_set_ref(struct ep_worker *w, const void *key, const struct ep_policies_config *config,

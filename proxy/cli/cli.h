@@ -15,6 +15,7 @@ int ep_cli_run(int argc, char **argv);
 int ep_cli_check(int argc, char **argv);
 int ep_cli_test(int argc, char **argv);
 int ep_cli_audit(int argc, char **argv);
+int ep_cli_policies(int argc, char **argv);
 int ep_cli_reference(int argc, char **argv);
 int ep_cli_version(int argc, char **argv);
 

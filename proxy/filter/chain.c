@@ -86,6 +86,7 @@ static bool add_routes(struct ep_chain *c, ep_cluster_lookup *lookup, void *user
 
         r->config = i < n ? &config[i] : short_route(c);
         r->chain = c;
+        r->number = ++c->view->n_routes;
         r->cluster = lookup(user, r->config->cluster);
         if (!r->cluster)
             return ep_error_set(err, "listener %.*s: there is no cluster '%.*s'", EP_STR_ARG(c->config->name),

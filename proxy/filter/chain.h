@@ -13,6 +13,7 @@ struct ep_route {
     struct ep_str name;          /* "listener/0": for policies, logs and /config */
     struct ep_cluster *cluster;  /* this worker's; NULL only when the configuration check was wrong */
     struct ep_chain *chain;
+    unsigned number;             /* in the view, from 1 on */
 };
 
 struct ep_chain {
@@ -60,6 +61,7 @@ struct ep_view {
     const struct ep_chaos_config *chaos_config;               /* filter/chaos_config.h; NULL: none */
     struct ep_chain **chains;
     unsigned n_chains;
+    unsigned n_routes;           /* of all chains */
     struct ep_cluster **clusters;
     unsigned n_clusters;
     void (*free)(struct ep_view *v); /* of proxy/config */

@@ -1,5 +1,6 @@
 """No blind policy: what a rule judges it sees, or it says that it can't, and `blind` decides. Compressed, encrypted, too large
 and streamed bodies; bodies that two readers would read as two calls. The upstream gets the bytes that came."""
+import contextlib
 import gzip
 import json
 import ssl
@@ -10,7 +11,7 @@ import pytest
 import wire1
 import wire2
 import zstandard
-from harness import config
+from harness import config, run
 
 GATE = '''
 local policy = require "ephor.policy"
@@ -68,9 +69,10 @@ def way(request):
         with wire2.Client(proxy.port) as client:
             stream = client.start(path, "POST", sent, end=False)
             step = pieces or max(len(body), 1)
-            for at in range(0, len(body), step):
-                client.send_data(stream.id, body[at:at + step])
-            client.send_data(stream.id, b"", end=True)
+            with contextlib.suppress(ConnectionError):  # refused before all of it was sent
+                for at in range(0, len(body), step):
+                    client.send_data(stream.id, body[at:at + step])
+                client.send_data(stream.id, b"", end=True)
             client.finish(stream)
             return int(stream.status), stream.body
     return over_h1 if request.param == "h1" else over_h2
@@ -297,3 +299,72 @@ def test_a_call_is_known_by_its_body_whatever_the_path(gated, way, path):
 def test_invalid_utf8_is_no_json(gated, way):
     proxy = gated()
     assert blind(way(proxy, call("shell").replace(b"shell", b"sh\xffell")), "unknown")
+
+
+# --- coverage -----------------------------------------------------------------------------------------------------------
+def shown(proxy, *more, check=True):
+    return run(proxy.binary, "policies", "--admin", f"127.0.0.1:{proxy.admin_port}", *more, check=check)
+
+
+def columns(text, first):
+    line = next(line for line in text.splitlines() if line.strip().startswith(first + " "))
+    return [int(word) for word in line.split()[-6:]]
+
+
+def test_ephor_policies_shows_what_each_saw_on_each_route(gated, way):
+    proxy = gated(listener={"routes": [{"match": {"prefix": "/tools"}, "cluster": "app"}, {"match": {"prefix": "/mcp"}, "cluster": "app"}]})
+    for _ in range(3):
+        way(proxy, call("echo"))
+    way(proxy, call("shell"), path="/tools")
+    way(proxy, b"x", [("Content-Encoding", "gzip")])
+    way(proxy, b"x" * 3_000_000, path="/tools")
+    way(proxy, call("shell"), content_type="text/plain", chunked=True)
+    way(proxy, json.dumps({"a": 1}).encode(), path="/none")
+    out = shown(proxy).stdout
+    #                                          seen matched denied shadow failed blind
+    assert columns(out, "gate") == [8, 7, 4, 0, 0, 3]
+    assert columns(out, "inbound/0") == [2, 2, 2, 0, 0, 1]
+    assert columns(out, "inbound/1") == [5, 5, 2, 0, 0, 2]
+    assert columns(out, "inbound/2") == [1, 0, 0, 0, 0, 0], "the route that `cluster` is short for"
+    flag = next(line for line in out.splitlines() if line.startswith("! gate was blind"))
+    assert "3 of 7" in flag and "on_blind deny" in flag
+    for reason in ("encoding 1", "too_large 1", "streamed 1"):
+        assert reason in flag
+    told = json.loads(shown(proxy, "--json").stdout)["workers"][0]["policies"][0]
+    assert told["blind_by"] == {"encoding": 1, "too_large": 1, "streamed": 1}
+    assert {r["route"]: r["seen"] for r in told["routes"]} == {"inbound/0": 2, "inbound/1": 5, "inbound/2": 1}
+
+
+def test_ephor_policies_points_out_what_never_matched(ephor, h1_server, policies):
+    proxy = ephor(config(h1_server().port, cluster={"protocol": "http/1.1"}, policies=policies(
+        gate=GATE.format(more='mode = "shadow",'), never=GATE.format(more="").replace('"gate"', '"never"').replace("tools/call", "tools/cal"),
+        off=GATE.format(more='mode = "off",').replace('"gate"', '"off"'))))
+    assert "! gate has seen no call yet" in shown(proxy).stdout
+    wire1.get(proxy.port, "/mcp", f"Content-Type: {JSON}\r\nAccept: application/json, text/event-stream\r\n", "POST", call("shell"))
+    out = shown(proxy).stdout
+    assert columns(out, "gate") == [1, 1, 0, 1, 0, 0] and columns(out, "never") == [1, 0, 0, 0, 0, 0]
+    assert "! never matched none of 1 calls" in out and "! gate" not in out and "! off" not in out
+
+
+def test_a_header_that_a_policy_sets_changes_the_route_and_the_coverage(ephor, h1_server, policies):
+    stamp = 'return require "ephor.policy" { name = "a-stamp", call = function(c) c:header("x-way", "two") end }'
+    see = 'return require "ephor.policy" { name = "b-see", call = function(c) if c.route ~= "inbound/0" then c:deny(c.route) end end }'
+    other = h1_server()
+    conf = config(h1_server().port, {"routes": [{"match": {"headers": {"x-way": "two"}}, "cluster": "two"}]}, {"protocol": "http/1.1"},
+                  policies=policies(a_stamp=stamp, b_see=see))
+    conf["clusters"].append({"name": "two", "endpoints": [f"127.0.0.1:{other.port}"], "protocol": "http/1.1"})
+    proxy = ephor(conf)
+    assert wire1.get(proxy.port).status == 200 and len(other.requests) == 1
+    told = {p["name"]: [r["route"] for r in p["routes"]] for p in json.loads(shown(proxy, "--json").stdout)["workers"][0]["policies"]}
+    assert told == {"a-stamp": ["inbound/1"], "b-see": ["inbound/0"]}
+
+
+def test_ephor_policies_says_why_there_is_no_answer(ephor, h1_server):
+    proxy = ephor(config(h1_server().port))
+    assert "! there is no policy" in shown(proxy).stdout
+    for address, code, why in (("127.0.0.1:1", 3, "is ephor running"), ("nowhere", 3, "is no address"),
+                               (f"127.0.0.1:{proxy.metrics_port}", 3, "404")):
+        r = run(proxy.binary, "policies", "--admin", address, check=False)
+        assert r.returncode == code and why in r.stderr
+    assert run(proxy.binary, "policies", "x", check=False).returncode == 2
+    assert "matched nothing" in run(proxy.binary, "policies", "--help").stdout

@@ -1,0 +1,13 @@
+/* Asking a running ephor by its admin server: for the subcommands that show or change it. */
+#ifndef EP_CLI_ASK_H
+#define EP_CLI_ASK_H
+
+#include "base/base.h"
+
+#define EP_CLI_ADMIN "127.0.0.1:15000" /* admin.bind when the configuration says nothing */
+
+/* One request on a connection of its own, 5 s at most for each step. The body of the answer, malloc'd and with a NUL
+ * behind it, and its status; NULL with err when there is no answer. `admin` is "ADDRESS:PORT" or "unix:/path". */
+char *ep_cli_ask(const char *admin, const char *method, const char *path, unsigned *status, struct ep_error *err);
+
+#endif
