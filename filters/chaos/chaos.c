@@ -6,7 +6,7 @@
  * audit record. DESIGN.md section 12; the choices are in schedule.c. */
 #include "chaos/schedule.h"
 #include "filter/chain.h"
-#include "filter/trace.h"
+#include "filter/decision.h"
 #include "observe/observe.h"
 
 #include <stdlib.h>
@@ -161,17 +161,12 @@ static struct ep_chaos_choice choose(struct ep_chaos_experiment *x)
     return ep_chaos_choose(x, ep_clock_ns() - atomic_load(&run->started_ns), &counts);
 }
 
-static void audit(struct ep_stream *s, const struct ep_chaos_experiment *x)
+static bool audit(struct ep_stream *s, const struct ep_chaos_experiment *x)
 {
-    struct ep_audit_field fields[] = {
-        {"decision", EP_STR("inject")}, {"decision_id", ep_stream_decision(s)},
-        {"trace_id", ep_stream_trace(s)},      {"experiment", x->name},
-        {"reason", x->because},         {"agent_id", s->peer_id},
-        {"protocol", s->call.protocol}, {"method", s->call.method},
-        {"tool", s->call.tool},         {"constitutional_hash", s->view->constitution},
-    };
-
-    ep_audit_record(s->worker->audit, s->worker->stats, "chaos", fields, EP_COUNT(fields));
+    return ep_stream_audit(s, &(struct ep_decision){.event = "chaos",
+                                                    .decision = "inject",
+                                                    .reason = x->because,
+                                                    .more = {.key = "experiment", .value = x->name}});
 }
 
 /* For x-ephor-fault. Always the same space, so that `identity` finds it. */
@@ -222,8 +217,8 @@ static enum ep_step inject(struct ep_stream *s, struct state *state, struct expe
         ep_cell_add(e->delays, 1);
     if (aborts && e->aborts)
         ep_cell_add(e->aborts, 1);
-    if (atomic_load(&x->run.injected) % AUDIT_ONE_IN == 1)
-        audit(s, x);
+    if (atomic_load(&x->run.injected) % AUDIT_ONE_IN == 1 && !audit(s, x))
+        return EP_REPLIED;
     if (delay_ns) {
         ep_timer_init(&state->timer, on_delayed);
         ep_worker_timer(s->worker, &state->timer, delay_ns);

@@ -2,7 +2,7 @@
 #include <stdio.h>
 
 #include "filter/chain.h"
-#include "filter/trace.h"
+#include "filter/decision.h"
 #include "lua/object.h"
 
 /* --- fields --- */
@@ -143,25 +143,14 @@ static void decided(struct ep_policy *p, struct ep_policy_verdict *v, enum ep_po
         ep_cell_add(p->cells[d], 1);
 }
 
-static void audit_shadow(struct ep_stream *s, const struct ep_policy *p, const struct ep_policy_verdict *v)
+/* False: it can't be recorded and must be; the stream was refused for that. */
+static bool audit_shadow(struct ep_stream *s, const struct ep_policy *p, const struct ep_policy_verdict *v)
 {
-    struct ep_audit_field fields[] = {
-        {"decision", EP_STR("shadow_deny")},
-        {"decision_id", ep_stream_decision(s)},
-        {"trace_id", ep_stream_trace(s)},
-        {"policy", p->name},
-        {"principle", p->principle},
-        {"code", ep_str(v->code)},
-        {"reason", v->reason},
-        {"agent_id", s->peer_id},
-        {"tenant_id", s->call.tenant},
-        {"protocol", s->call.protocol},
-        {"method", s->call.method},
-        {"tool", s->call.tool},
-        {"model", s->call.model},
-    };
-
-    ep_audit_record(s->worker->audit, s->worker->stats, "decision", fields, EP_COUNT(fields));
+    return ep_stream_audit(s, &(struct ep_decision){.decision = "shadow_deny",
+                                                    .policy = p->name,
+                                                    .principle = p->principle,
+                                                    .reason = v->reason,
+                                                    .code = v->code});
 }
 
 /* A denial: enforced, or only counted and audited. */
@@ -173,8 +162,8 @@ static void denied(struct ep_policy *p, struct ep_stream *s, bool shadow, struct
         ep_policy_cover(p, s)->shadow_denied++;
     else
         ep_policy_cover(p, s)->denied++;
-    if (shadow && s->worker->audit)
-        audit_shadow(s, p, v);
+    if (shadow && s->worker->audit && !audit_shadow(s, p, v))
+        v->refuse = true;
 }
 
 static void blind(struct ep_policy *p, struct ep_stream *s, const struct ep_call *c, bool shadow,

@@ -59,6 +59,7 @@ struct ep_field {
     size_t offset;
     const char *preset;            /* default, in the text form a user would write; NULL: none */
     double min, max;               /* of numbers, durations (ns), sizes; both 0: no range */
+    const char *zero;              /* DURATION: a word for 0 ("always"); NULL: none */
     const struct ep_schema *sub;   /* STRUCT, OPTIONAL, LIST of STRUCT */
     const char *const *names;      /* ENUM, LIST of ENUM: NULL-terminated */
     enum ep_type item;             /* LIST */

@@ -7,6 +7,7 @@
 #include "config/server.h"
 #include "config/watch.h"
 #include "filter/chain.h"
+#include "filter/decision.h"
 
 /* One worker and what it serves. Owned by its thread, from start to join. */
 struct ep_serving {
@@ -16,6 +17,7 @@ struct ep_serving {
     struct ep_identity *identity;
     struct ep_view *next; /* built, not committed */
     struct ep_access_log *next_log;
+    struct ep_audit_ear *ear;
     struct ep_list slots;
     struct ep_timer sweep;
     atomic_int stage_done; /* enum ep_drain_stage */

@@ -7,6 +7,7 @@
 #include "config/binds.h"
 #include "config/files.h"
 #include "config/process.h"
+#include "filter/bundle.h"
 
 #define POLICY_MAX (1u << 20)
 
@@ -23,8 +24,10 @@ void ep_reload_reject(struct ep_server *s, const char *text)
     s->rejected = ep_strdup(text);
     s->rejected_wall_ns = ep_clock_wall_ns();
     count(s, "rejected");
-    ep_audit_record(s->audit, s->shards[s->n], "configuration",
-                    (struct ep_audit_field[]){{"result", EP_STR("rejected")}, {"reason", ep_str(text)}}, 2);
+    ep_audit_record(
+        s->audit, s->shards[s->n], "configuration",
+        (struct ep_audit_field[]){{.key = "result", .value = EP_STR("rejected")}, {.key = "reason", .value = ep_str(text)}},
+        2, NULL);
 }
 
 static void tell_accepted(struct ep_server *s, const char *result)
@@ -39,8 +42,25 @@ static void tell_accepted(struct ep_server *s, const char *result)
     ep_cell_set(ep_stats_cell(s->shards[s->n], EP_METRIC_GENERATION, NULL), s->generation);
     ep_info("config", "generation %s %s: %zu listeners, %zu clusters", generation, result, s->config->listeners.n,
             s->config->clusters.n);
-    ep_audit_record(s->audit, s->shards[s->n], "configuration",
-                    (struct ep_audit_field[]){{"result", ep_str(result)}, {"generation", ep_str(generation)}}, 2);
+}
+
+/* What changes ephor is on record before it does. False: it can't be, and must. */
+static bool record(struct ep_server *s, const struct ep_attempt *a, const char *result, struct ep_error *err)
+{
+    const struct ep_bundle *bundle = a->config->constitution.bundle;
+    char generation[24];
+    const struct ep_audit_field fields[] = {
+        {.key = "result", .value = ep_str(result)},
+        {.key = "generation", .value = ep_str(generation)},
+        {.key = "constitutional_hash", .value = a->config->constitution.hash},
+        {.key = "constitution_digest", .value = bundle ? bundle->digest : (struct ep_str){NULL, 0}},
+    };
+
+    snprintf(generation, sizeof generation, "%llu", (unsigned long long)a->generation);
+    if (ep_audit_record(a->audit, s->shards[s->n], "configuration", fields, EP_COUNT(fields), NULL) == 0 ||
+        !ep_audit_required(a->audit))
+        return true;
+    return ep_error_set(err, "audit.required: the change can't be recorded");
 }
 
 static void tell_expiry(struct ep_server *s)
@@ -171,8 +191,10 @@ static bool open_audit(struct ep_server *s, const struct ep_config *config, stru
     *audit = s->audit;
     if (s->generation && same_str(s->config->audit.directory, config->audit.directory)) {
         if (s->audit && (s->config->audit.retain_ns != config->audit.retain_ns ||
-                         s->config->audit.sync_ns != config->audit.sync_ns))
-            ep_warn("config", "audit.retain and audit.sync change with a restart only");
+                         s->config->audit.sync_ns != config->audit.sync_ns ||
+                         s->config->audit.required != config->audit.required ||
+                         !same_str(s->config->audit.sign, config->audit.sign)))
+            ep_warn("config", "audit.retain, sync, required and sign change with a restart only");
         return true;
     }
     *audit = NULL;
@@ -256,6 +278,10 @@ bool ep_reload_take(struct ep_server *s, struct ep_config *config, const char *r
     }
     if (!open_audit(s, config, &a.audit, err) || !open_sockets(s, &a, err) || !build(s, &a, err))
         goto done;
+    if (!record(s, &a, result, err)) {
+        ep_round(s, ep_serving_abort, &a);
+        goto done;
+    }
     ep_round(s, ep_serving_commit, &a);
     settle(s, &a, digest, result);
     good = true;

@@ -138,6 +138,10 @@ bool ep_scalar_read(struct ep_arena *arena, const struct ep_field *f, enum ep_ty
         value = good ? (double)*(int64_t *)out : 0;
         break;
     case EP_TYPE_DURATION:
+        if (f->zero && ep_str_eq(s, ep_str(f->zero))) {
+            *(uint64_t *)out = 0;
+            return true;
+        }
         good = ep_parse_duration(s, out);
         value = good ? (double)*(uint64_t *)out : 0;
         break;
@@ -217,6 +221,8 @@ struct ep_str ep_scalar_text(struct ep_arena *arena, const struct ep_field *f, e
     case EP_TYPE_INT:
         return ep_arena_printf(arena, "%lld", (long long)*(const int64_t *)value);
     case EP_TYPE_DURATION:
+        if (f->zero && *(const uint64_t *)value == 0)
+            return ep_str(f->zero);
         ep_format_duration(*(const uint64_t *)value, text);
         return ep_arena_str(arena, ep_str(text));
     case EP_TYPE_SIZE:

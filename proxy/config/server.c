@@ -11,7 +11,7 @@
 #include "config/binds.h"
 #include "config/process.h"
 
-#define AUDIT_SYNC_NS (20 * EP_MS)
+#define AUDIT_HEALTH_NS (100 * EP_MS)
 
 /* --- signals: blocked in all threads, read by the main one --- */
 
@@ -75,12 +75,13 @@ static void on_audit(struct ep_timer *t)
 {
     struct ep_server *s = EP_CONTAINER(t, struct ep_server, audit_timer);
 
-    if (s->audit)
-        ep_audit_sync(s->audit);
-    if (s->config->audit.directory.n)
-        ep_worker_timer(&s->main, t, EP_MAX(s->config->audit.sync_ns, (uint64_t)AUDIT_SYNC_NS));
-    else
-        ep_worker_timer(&s->main, t, EP_S);
+    if (s->audit) {
+        struct ep_stats *stats = s->shards[s->n];
+        struct ep_audit_health h = ep_audit_health(s->audit);
+        ep_cell_set(ep_stats_cell(stats, EP_METRIC_AUDIT_AVAILABLE, NULL), h.available);
+        ep_cell_set(ep_stats_cell(stats, EP_METRIC_AUDIT_UNSYNCED, NULL), h.unsynced);
+    }
+    ep_worker_timer(&s->main, t, AUDIT_HEALTH_NS);
 }
 
 /* --- life --- */
@@ -129,8 +130,7 @@ bool ep_server_start(struct ep_server *s, struct ep_error *err)
             return false;
     if (!ep_reload_take(s, config, "accepted", err))
         return false;
-    if (s->config->audit.directory.n)
-        ep_worker_timer(&s->main, &s->audit_timer, AUDIT_SYNC_NS);
+    ep_worker_timer(&s->main, &s->audit_timer, AUDIT_HEALTH_NS);
     s->ready = true;
     return true;
 }

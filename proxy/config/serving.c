@@ -159,7 +159,7 @@ void ep_serving_commit(struct ep_serving *v, void *attempt, unsigned index)
 
     w->view = v->next;
     v->next = NULL;
-    w->audit = a->audit;
+    ep_audit_ear_set(v->ear, a->audit);
     ep_access_log_free(w->access_log);
     w->access_log = v->next_log;
     v->next_log = NULL;
@@ -268,6 +268,7 @@ bool ep_serving_init(struct ep_serving *v, struct ep_server *s, unsigned index, 
         return false;
     v->worker.owner = s;
     v->worker.stats = s->shards[index];
+    v->ear = ep_audit_ear_new(&v->worker);
     ep_list_init(&v->slots);
     ep_timer_init(&v->sweep, on_sweep);
     atomic_init(&v->stage_done, EP_DRAIN_NOT);
@@ -313,6 +314,7 @@ static void serving_end(struct ep_serving *v)
     ep_access_log_free(v->next_log);
     ep_identity_unref(v->identity);
     ep_worker_fini(w);
+    ep_audit_ear_free(v->ear);
 }
 
 static void *serving_main(void *arg)

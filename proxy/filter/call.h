@@ -24,6 +24,7 @@ struct ep_call {
     struct ep_str uri, prompt_name;
     struct ep_str model, agent, task, session, tenant, id_text;
     struct ep_str id_raw;     /* the JSON-RPC id's bytes, verbatim, quotes included; empty: a notification */
+    struct ep_str impact;     /* raw JSON number, 0.0 to 1.0; empty: none */
     struct ep_str arguments;  /* raw JSON; empty: none */
     struct ep_str body;       /* whole body when it was read; empty: not */
     bool notification, batch, stream;
@@ -61,7 +62,9 @@ enum ep_refusal_kind {
 struct ep_refusal {
     enum ep_refusal_kind kind;
     struct ep_str policy;       /* who: the policy, or the filter's name */
+    struct ep_str policy_version; /* may be empty */
     struct ep_str principle;    /* "P3"; may be empty */
+    struct ep_str principle_text; /* what it says; filled by ep_stream_refuse from the bundle */
     struct ep_str reason;       /* for the caller: why, in a sentence; never secrets, never the right hash */
     const char *code;           /* stable, dotted: "constitution.mismatch", "policy.denied", "upstream.connect" */
     unsigned status;            /* HTTP status when the kind's is not the one; 0: the kind's */

@@ -31,5 +31,8 @@ bool ep_match(const struct ep_match_config *m, struct ep_str host, struct ep_str
 
 /* reply.c */
 void ep_reply_run(struct ep_stream *s);          /* the deferred part of ep_stream_reply */
+void ep_refusal_deliver(struct ep_stream *s);    /* the refusal that waited for its record */
+void ep_stream_unaudited(struct ep_stream *s);   /* its record is lost and must not be: refused for that */
+void ep_refusal_unaudited(struct ep_refusal *r);
 
 #endif

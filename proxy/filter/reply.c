@@ -2,8 +2,10 @@
  *
  * A reply is built at once and sent by the stream's task at the end of the turn, so that no filter's step ever
  * runs inside another's. */
+#include "filter/constitution_config.h"
+#include "filter/decision.h"
 #include "filter/private.h"
-#include "filter/trace.h"
+#include "filter/refusal.h"
 
 #include <stdio.h>
 
@@ -48,7 +50,8 @@ void ep_stream_reply(struct ep_stream *s, unsigned status, struct ep_str content
         ep_headers_append(h, EP_HDR_CONTENT_LENGTH, EP_STR("content-length"),
                           ep_arena_printf(&s->arena, "%zu", body.n));
     s->reply_body = bodiless ? (struct ep_str){NULL, 0} : ep_arena_str(&s->arena, body);
-    s->reply_from = reply_from(s);
+    if (!s->refusal_waits) /* else it is known from when it was made */
+        s->reply_from = reply_from(s);
     s->status = status;
     s->reply_pending = true;
     ep_worker_defer(s->worker, &s->task);
@@ -57,13 +60,16 @@ void ep_stream_reply(struct ep_stream *s, unsigned status, struct ep_str content
 void ep_stream_reply_grpc(struct ep_stream *s, unsigned grpc_status, struct ep_str message)
 {
     char number[16];
-    struct ep_reply_header extra[2] = {
+    struct ep_reply_header extra[3] = {
         {EP_STR("grpc-status"), ep_str_n(number, (size_t)snprintf(number, sizeof number, "%u", grpc_status))},
         {EP_STR("grpc-message"), message},
     };
+    size_t n = message.n ? 2 : 1;
 
+    if (s->refused)
+        extra[n++] = (struct ep_reply_header){EP_STR("x-ephor-decision"), s->decision_id};
     s->grpc_status = (int)grpc_status;
-    ep_stream_reply(s, 200, EP_STR("application/grpc"), (struct ep_str){NULL, 0}, extra, message.n ? 2 : 1);
+    ep_stream_reply(s, 200, EP_STR("application/grpc"), (struct ep_str){NULL, 0}, extra, n);
 }
 
 /* What the upstream said and nobody will hear counts against its window no longer. */
@@ -127,61 +133,91 @@ void ep_stream_end_midway(struct ep_stream *s, struct ep_str tail)
     }
 }
 
-static bool is_decision(enum ep_refusal_kind kind)
+/* Gives the refusal to the caller's protocol. */
+static void say_no(struct ep_stream *s, const struct ep_refusal *r)
 {
-    return kind == EP_REFUSE_POLICY || kind == EP_REFUSE_UNAUTHORIZED || kind == EP_REFUSE_LIMIT;
+    s->denied_by = r->policy;
+    s->denied_code = ep_str(r->code);
+    s->denied_status = ep_refusal_status(r);
+    ep_report_refusal(s, r);
+    if (!s->response_started) {
+        s->protocol->refuse(s, r);
+        return;
+    }
+    if (s->protocol->refuse_midstream) {
+        s->protocol->refuse_midstream(s, r);
+        if (s->response.end_given || s->ending)
+            return;
+    }
+    ep_stream_abort(s, EP_RESET_INTERNAL);
 }
 
-static void audit(struct ep_stream *s, const struct ep_refusal *r)
+void ep_refusal_deliver(struct ep_stream *s)
 {
-    struct ep_audit_field fields[] = {
-        {"decision", EP_STR("deny")},
-        {"decision_id", ep_stream_decision(s)},
-        {"trace_id", ep_stream_trace(s)},
-        {"policy", r->policy},
-        {"principle", r->principle},
-        {"code", ep_str(r->code)},
-        {"reason", r->reason},
-        {"listener", s->listener->name},
-        {"agent_id", s->peer_id},
-        {"tenant_id", s->call.tenant},
-        {"protocol", s->call.protocol},
-        {"method", s->call.method},
-        {"tool", s->call.tool},
-        {"model", s->call.model},
-        {"constitutional_hash", s->view->constitution},
-    };
+    struct ep_refusal *r = s->refusal_waits;
 
-    ep_audit_record(s->worker->audit, s->worker->stats, "decision", fields, EP_COUNT(fields));
+    s->reply_pending = false;
+    say_no(s, r); /* refusal_waits still set: it goes out from where it was made */
+    s->refusal_waits = NULL;
+}
+
+void ep_stream_unaudited(struct ep_stream *s)
+{
+    struct ep_refusal r;
+
+    ep_refusal_unaudited(&r);
+    if (s->refusal_waits) {
+        *s->refusal_waits = r;
+        ep_refusal_deliver(s);
+    } else {
+        ep_stream_refuse(s, &r);
+    }
+}
+
+/* The record is in the file before any byte of the answer, and on the disk if so configured: DESIGN.md section 14.
+ * False: the answer waits. */
+static bool recorded(struct ep_stream *s, struct ep_refusal *r)
+{
+    const struct ep_decision d = {.decision = "deny",
+                                  .policy = r->policy,
+                                  .policy_version = r->policy_version,
+                                  .principle = r->principle,
+                                  .reason = r->reason,
+                                  .code = r->code};
+
+    if (!ep_refusal_is_decision(r))
+        return true;
+    if (!ep_stream_audit_try(s, &d)) {
+        ep_refusal_unaudited(r);
+        return true;
+    }
+    if (!ep_stream_unsettled(s))
+        return true;
+    s->reply_from = reply_from(s);
+    s->reply_pending = true;
+    s->refusal_waits = ep_arena_alloc(&s->arena, sizeof *r);
+    *s->refusal_waits = *r;
+    return false;
 }
 
 void ep_stream_refuse(struct ep_stream *s, const struct ep_refusal *given)
 {
     struct ep_refusal r = *given;
+    const struct ep_principle *p;
 
     if (s->ending || s->refused)
         return;
     s->refused = true;
     r.policy = ep_arena_str(&s->arena, r.policy);
+    r.policy_version = ep_arena_str(&s->arena, r.policy_version);
     r.principle = ep_arena_str(&s->arena, r.principle);
     r.reason = ep_arena_str(&s->arena, r.reason);
-    s->denied_by = r.policy;
-    s->denied_code = ep_arena_str(&s->arena, ep_str(r.code));
-    r.code = s->denied_code.p;
+    r.code = ep_arena_str(&s->arena, ep_str(r.code)).p;
+    p = ep_constitution_principle(s->view->constitution_config, r.principle);
+    r.principle_text = p ? p->text : (struct ep_str){NULL, 0}; /* of the view: it outlives the stream */
     ep_stream_decision(s);
-    if (is_decision(r.kind))
-        audit(s, &r); /* before any byte of the answer: DESIGN.md section 14 */
-    ep_report_refusal(s, &r);
-    if (!s->response_started) {
-        s->protocol->refuse(s, &r);
-        return;
-    }
-    if (s->protocol->refuse_midstream) {
-        s->protocol->refuse_midstream(s, &r);
-        if (s->response.end_given || s->ending)
-            return;
-    }
-    ep_stream_abort(s, EP_RESET_INTERNAL);
+    if (recorded(s, &r))
+        say_no(s, &r);
 }
 
 /* --- bodies that a filter replaced --- */

@@ -109,15 +109,18 @@ static struct ep_series *series_of(struct ep_stream *s, struct cache *cache)
     return x;
 }
 
+/* A refusal counts by its own status: agent protocols say no under a 200. */
 static enum code_class class_of(const struct ep_stream *s)
 {
+    unsigned status = s->denied_status && s->local_reply ? s->denied_status : s->status;
+
     if (!s->status)
         return s->down_over ? CODE_RESET : CODE_NONE;
     if (s->down_over && !s->response_sent)
         return CODE_RESET;
-    if (s->status < 200)
+    if (status < 200)
         return CODE_1XX;
-    return s->status >= 600 ? CODE_NONE : (enum code_class)(CODE_1XX + s->status / 100 - 1);
+    return status >= 600 ? CODE_NONE : (enum code_class)(CODE_1XX + status / 100 - 1);
 }
 
 static uint64_t span(uint64_t from, uint64_t to)

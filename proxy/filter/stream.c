@@ -428,6 +428,8 @@ static void finish(struct ep_stream *s)
     ep_headers_fini(&s->response.headers);
     ep_headers_fini(&s->response.trailers);
     ep_list_remove(&s->node);
+    if (EP_UNLIKELY(s->audit_seq) && ep_list_linked(&s->audit_node))
+        ep_list_remove(&s->audit_node);
     ep_list_remove(&s->task.node); /* queued once more when the reply that this task sent was the end */
     l->n_streams--;
     ep_cell_add(l->cell_streams, UINT64_MAX);
@@ -442,7 +444,7 @@ static void on_task(struct ep_task *t)
     struct ep_stream *s = EP_CONTAINER(t, struct ep_stream, task);
 
     assert(s->magic == EP_STREAM_MAGIC);
-    if (s->reply_pending && !s->ending)
+    if (s->reply_pending && !s->refusal_waits && !s->ending)
         ep_reply_run(s);
     if (s->ending)
         finish(s);

@@ -15,6 +15,9 @@ struct ep_series; /* observe: the histograms and counters that this stream repor
 
 enum ep_direction { EP_INBOUND, EP_OUTBOUND };
 
+/* Whether the sidecar that sent it enforces the text of the constitution that we do (x-ephor-constitution). */
+enum ep_peer_constitution { EP_PEER_CONSTITUTION_UNKNOWN, EP_PEER_CONSTITUTION_SAME, EP_PEER_CONSTITUTION_OTHER };
+
 /* The time line, monotonic nanoseconds; 0: didn't happen. */
 struct ep_timeline {
     uint64_t accepted;           /* the first byte of the request was there */
@@ -88,7 +91,7 @@ struct ep_stream {
     struct ep_str endpoint;             /* where it went: "127.0.0.1:8080"; empty: nowhere yet */
     struct ep_str cluster_name;
     struct ep_str upstream_peer_id;     /* SPIFFE ID of the server when mTLS went out; else empty */
-    struct ep_str trace_id; /* ep_stream_trace(): empty until somebody asked */
+    struct ep_str trace_id, span_id; /* ep_stream_trace(): empty until somebody asked; the latter of a traceparent that came */
     struct ep_str request_id;
     struct ep_timeline time;
     unsigned status;                    /* of the response; 0: none yet */
@@ -97,6 +100,11 @@ struct ep_stream {
     struct ep_tag *tags;                /* in the arena; each space and key once */
     struct ep_str decision_id;          /* set when something decided: in the reply, the log and the audit */
     struct ep_str denied_by, denied_code; /* of the refusal */
+    unsigned denied_status;             /* its own, whatever the protocol made of it on the wire; 0: none */
+    enum ep_peer_constitution peer_constitution;
+    struct ep_list audit_node;          /* worker->unsettled: its record is on the way to the disk */
+    uint64_t audit_seq;                 /* of that record */
+    struct ep_refusal *refusal_waits;   /* for it; NULL: none */
     const char *response_flag;          /* "UF", "UT", "UO", "NR", "DC", "DI", "FI" …; NULL: none */
     bool refused;                       /* ep_stream_refuse was called */
     bool local_reply;                   /* the response is ours, not the upstream's */

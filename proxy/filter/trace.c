@@ -64,6 +64,7 @@ struct ep_str ep_stream_trace(struct ep_stream *s)
     given = ep_headers_get_id(&s->request.headers, EP_HDR_TRACEPARENT);
     if (valid(given)) {
         s->trace_id = ep_arena_str(&s->arena, ep_str_n(given.p + 3, 32));
+        s->span_id = ep_arena_str(&s->arena, ep_str_n(given.p + 36, 16));
         return s->trace_id;
     }
     p = ep_arena_alloc(&s->arena, 32);

@@ -7,6 +7,7 @@
  *   request:  head through filters 0 … n-1 (the router is n-1), then body and trailers the same way
  *   response: head through filters n-2 … 0, then to the downstream leg, then body and trailers
  */
+#include "filter/decision.h"
 #include "filter/private.h"
 
 /* Steps are measured filter by filter in one stream of TIMED_ONE_IN; the sum of all filters in every stream. */
@@ -377,6 +378,8 @@ void ep_walk_response(struct ep_stream *s)
 
     if (w->running || w->waiting || !w->started || stopped(s) || s->down_over || s->reply_pending)
         return;
+    if (EP_UNLIKELY(s->audit_seq) && ep_stream_unsettled(s))
+        return; /* what was decided of it is not on the disk yet */
     w->running = true;
     if ((w->headers_passed || response_headers(s)) && response_body(s))
         response_trailers(s);

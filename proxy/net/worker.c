@@ -76,6 +76,7 @@ bool ep_worker_init(struct ep_worker *w, unsigned index, struct ep_error *err)
     ep_list_init(&w->flushes);
     ep_list_init(&w->doomed);
     ep_list_init(&w->conns);
+    ep_list_init(&w->unsettled);
     w->max_conns = 50000;
     w->memory_limit = 512ull << 20;
     atomic_init(&w->mail, NULL);

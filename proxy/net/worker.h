@@ -52,6 +52,7 @@ struct ep_worker {
     void *http_calls;              /* requests that filters make by themselves; owned by filters/http_call.c */
     void *resolver;                /* upstream's DNS of this worker */
     void *audit;                   /* observe's audit of the process; shared and locked inside */
+    struct ep_list unsettled;      /* streams whose audit record is on its way to the disk (filter/decision.h) */
     void *access_log;              /* struct ep_access_log of this worker; NULL: none */
     void *owner;                   /* struct ep_server of the process (proxy/config or cli), for listeners */
     bool draining;

@@ -1,177 +1,152 @@
-/* Reading the audit back: the form of a line, and the walk over all files that `ephor audit verify` does. */
-#include <dirent.h>
+/* The walk over all files of an audit, which `ephor audit verify`, `show` and `export` do. */
 #include <errno.h>
-#include <openssl/sha.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "observe/audit.h"
 
-#define PREV       ",\"prev\":\""
-#define HASH       "\",\"hash\":\""
-#define END        "\"}"
-#define TAIL_BYTES (sizeof(PREV) - 1 + HASH_HEX + sizeof(HASH) - 1 + HASH_HEX + sizeof(END) - 1)
+struct walk {
+    ep_audit_each *each;
+    void *user;
+    struct chain last;
+    uint64_t records, first; /* first: the number of the first record; 0: none yet */
+    int there;               /* the head: 1 it is good, 0 it is not there */
+    struct head head;
+    char *where;             /* of the last line: "dir/file:line" */
+    bool stopped;
+};
 
-void ep_audit_chain_start(struct chain *c)
-{
-    c->seq = 0;
-    memset(c->hash, '0', sizeof(c->hash));
-}
-
-void ep_audit_hash(struct ep_str text, char hex[HASH_HEX])
-{
-    static const char digits[] = "0123456789abcdef";
-    uint8_t digest[SHA256_DIGEST_LENGTH];
-
-    (void)SHA256((const uint8_t *)text.p, text.n, digest);
-    for (size_t i = 0; i < sizeof(digest); i++) {
-        hex[2 * i] = digits[digest[i] >> 4];
-        hex[2 * i + 1] = digits[digest[i] & 15];
-    }
-}
-
-bool ep_audit_parse(struct ep_str line, struct chain *record, char prev[HASH_HEX], const char **why)
-{
-    const struct ep_str start = EP_STR("{\"seq\":");
-    size_t hash_at, digits = 0;
-    const char *tail, *hash_member;
-    char hex[HASH_HEX], *text;
-
-    *why = "not an audit record";
-    if (line.n < start.n + TAIL_BYTES || !ep_str_starts(line, start))
-        return false;
-    while (line.p[start.n + digits] >= '0' && line.p[start.n + digits] <= '9')
-        digits++; /* ends before the tail, which has no digit in front */
-    if (!ep_str_u64(ep_str_n(line.p + start.n, digits), &record->seq))
-        return false;
-    tail = line.p + line.n - TAIL_BYTES;
-    hash_member = tail + sizeof(PREV) - 1 + HASH_HEX;
-    hash_at = (size_t)(hash_member - line.p) + sizeof(HASH) - 1;
-    if (memcmp(tail, PREV, sizeof(PREV) - 1) != 0 || memcmp(hash_member, HASH, sizeof(HASH) - 1) != 0 ||
-        !ep_str_ends(line, EP_STR(END)))
-        return false;
-    memcpy(prev, tail + sizeof(PREV) - 1, HASH_HEX);
-    memcpy(record->hash, line.p + hash_at, HASH_HEX);
-
-    /* What was hashed ends with the quote of prev and a brace; the member `hash` stands between the two. */
-    text = ep_malloc(line.n);
-    memcpy(text, line.p, (size_t)(hash_member - line.p) + 1);
-    text[hash_member - line.p + 1] = '}';
-    ep_audit_hash(ep_str_n(text, (size_t)(hash_member - line.p) + 2), hex);
-    free(text);
-    *why = "the record was changed: its hash is another";
-    return memcmp(hex, record->hash, HASH_HEX) == 0;
-}
-
-static int is_audit_file(const struct dirent *e)
-{
-    struct ep_str name = ep_str(e->d_name);
-
-    return name.n == FILE_NAME_BYTES && ep_str_starts(name, EP_STR("audit-")) && ep_str_ends(name, EP_STR(".jsonl"));
-}
-
-static int by_name(const struct dirent **a, const struct dirent **b)
-{
-    return strcmp((*a)->d_name, (*b)->d_name); /* alphasort asks the locale */
-}
-
-int ep_audit_names(const char *directory, char ***names, size_t *n)
-{
-    struct dirent **entries;
-    int count = scandir(directory, &entries, is_audit_file, by_name);
-
-    if (count < 0)
-        return -errno;
-    *n = (size_t)count;
-    *names = ep_calloc((size_t)count, sizeof(char *));
-    for (int i = 0; i < count; i++) {
-        (*names)[i] = ep_strdup(entries[i]->d_name);
-        free(entries[i]);
-    }
-    free(entries);
-    return 0;
-}
-
-void ep_audit_names_free(char **names, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        free(names[i]);
-    free(names);
-}
-
-/* The first record of all is believed: what stood before it was deleted when its time had come. */
-static bool follows(const struct chain *last, const struct chain *record, const char prev[HASH_HEX], bool first,
-                    const char **why)
+/* What is wrong with where a good record stands; NULL: nothing. */
+static const char *misplaced(const struct walk *w, const struct chain *record, const char prev[HASH_HEX])
 {
     struct chain start;
 
-    if (first && record->seq != 1)
-        return true;
     ep_audit_chain_start(&start);
-    if (first)
-        last = &start;
-    *why = "a record is missing before it, or the order was changed";
-    return record->seq == last->seq + 1 && memcmp(prev, last->hash, HASH_HEX) == 0;
+    if (w->first == 0) {
+        /* What stood before the oldest was deleted when its time had come, and the head says so. */
+        if (w->there && record->seq > w->head.first)
+            return "records are missing before it, or the order was changed";
+        if (record->seq == 1 && memcmp(prev, start.hash, HASH_HEX) != 0)
+            return "it is the first and follows another";
+    } else if (record->seq != w->last.seq + 1 || memcmp(prev, w->last.hash, HASH_HEX) != 0) {
+        return "a record is missing before it, or the order was changed";
+    }
+    if (w->there && record->seq == w->head.chain.seq && memcmp(record->hash, w->head.chain.hash, HASH_HEX) != 0)
+        return "it is not the record that the head names";
+    return NULL;
 }
 
-static int64_t verify_file(const char *path, struct chain *last, bool first, struct ep_error *err)
+static void take_line(struct walk *w, struct ep_str line)
 {
-    FILE *f = fopen(path, "re");
-    char *line = NULL, prev[HASH_HEX];
+    struct chain record = {0};
+    char prev[HASH_HEX];
+    const char *why = "the record is cut off";
+    bool whole = line.n && line.p[line.n - 1] == '\n';
+
+    line.n -= whole;
+    if (whole && ep_audit_parse(line, &record, prev, &why)) {
+        why = misplaced(w, &record, prev);
+        w->last = record; /* what follows is compared with what is there: each damage is told once */
+        if (w->first == 0)
+            w->first = record.seq;
+        w->records += why == NULL;
+    }
+    w->stopped = !w->each(w->user, w->where, line, why);
+}
+
+static bool read_file(struct walk *w, const char *directory, const char *name, struct ep_error *err)
+{
+    char *path = NULL, *line = NULL;
+    unsigned long long n_lines = 0;
     size_t cap = 0;
     ssize_t n;
-    int64_t good = 0;
-    const char *why = NULL;
+    FILE *f;
+    bool good;
 
-    if (!f) {
+    if (asprintf(&path, "%s/%s", directory, name) < 0)
+        abort();
+    f = fopen(path, "re");
+    while (f && !w->stopped && (n = getline(&line, &cap, f)) > 0) {
+        free(w->where);
+        if (asprintf(&w->where, "%s:%llu", path, ++n_lines) < 0)
+            abort();
+        take_line(w, ep_str_n(line, (size_t)n));
+    }
+    good = f && !ferror(f);
+    if (!good)
         (void)ep_error_set(err, "%s: %s", path, strerror(errno));
-        return -1;
-    }
-    while (!why && (n = getline(&line, &cap, f)) > 0) {
-        struct chain record = {0};
-        const char *reason = "the record is cut off";
-
-        if (line[n - 1] == '\n' && ep_audit_parse(ep_str_n(line, (size_t)n - 1), &record, prev, &reason) &&
-            follows(last, &record, prev, first && good == 0, &reason)) {
-            *last = record;
-            good++;
-        } else {
-            why = reason;
-        }
-    }
-    if (!why && ferror(f))
-        why = strerror(errno);
+    if (f)
+        (void)fclose(f);
     free(line);
-    (void)fclose(f);
-    if (!why)
-        return good;
-    (void)ep_error_set(err, "%s:%lld: %s", path, (long long)good + 1, why);
-    return -1;
+    free(path);
+    return good;
 }
 
-int64_t ep_audit_verify(const char *directory, struct ep_error *err)
+static bool read_head(struct walk *w, const char *directory, const uint8_t *key, struct ep_error *err)
 {
-    struct chain last;
+    int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const char *why;
+
+    if (fd < 0)
+        return ep_error_set(err, "%s: %s", directory, strerror(errno));
+    w->there = ep_audit_head_read(fd, key, &w->head, &why);
+    (void)close(fd);
+    return w->there >= 0 || ep_error_set(err, "%s/" HEAD_NAME ": %s", directory, why);
+}
+
+static bool walk(struct walk *w, const char *directory, struct ep_error *err)
+{
     char **names;
     size_t n;
-    int64_t good = 0;
     int rc = ep_audit_names(directory, &names, &n);
+    bool good = true;
 
-    if (rc < 0) {
-        (void)ep_error_set(err, "%s: %s", directory, strerror(-rc));
-        return -1;
-    }
-    ep_audit_chain_start(&last);
-    for (size_t i = 0; i < n && good >= 0; i++) {
-        char *path = NULL;
-        int64_t more;
-
-        if (asprintf(&path, "%s/%s", directory, names[i]) < 0)
-            abort();
-        more = verify_file(path, &last, good == 0, err);
-        good = more < 0 ? -1 : good + more;
-        free(path);
-    }
+    if (rc < 0)
+        return ep_error_set(err, "%s: %s", directory, strerror(-rc));
+    ep_audit_chain_start(&w->last);
+    for (size_t i = 0; i < n && good && !w->stopped; i++)
+        good = read_file(w, directory, names[i], err);
     ep_audit_names_free(names, n);
     return good;
+}
+
+bool ep_audit_read(const char *directory, ep_audit_each *each, void *user, struct ep_error *err)
+{
+    struct walk w = {.each = each, .user = user};
+    bool good = walk(&w, directory, err);
+
+    free(w.where);
+    return good;
+}
+
+static bool stop_at_the_first(void *err, const char *where, struct ep_str record, const char *why)
+{
+    (void)record;
+    if (why)
+        (void)ep_error_set(err, "%s: %s", where, why);
+    return why == NULL;
+}
+
+/* What the chain can't know of: its own end. */
+static bool ends_well(const struct walk *w, const char *directory, bool want_head, struct ep_error *err)
+{
+    if (!w->there && (w->records || want_head))
+        return ep_error_set(err, "%s/" HEAD_NAME ": it is missing", directory);
+    if (w->there && w->last.seq < w->head.chain.seq)
+        return ep_error_set(err, "%s: records %llu to %llu are missing behind it, at the end",
+                            w->where ? w->where : directory, (unsigned long long)w->last.seq + 1,
+                            (unsigned long long)w->head.chain.seq);
+    return true;
+}
+
+int64_t ep_audit_verify(const char *directory, const uint8_t *key, struct ep_error *err)
+{
+    struct walk w = {.each = stop_at_the_first, .user = err};
+    bool good = read_head(&w, directory, key, err) && walk(&w, directory, err) && !w.stopped &&
+                ends_well(&w, directory, key != NULL, err);
+
+    free(w.where);
+    return good ? (int64_t)w.records : -1;
 }

@@ -35,4 +35,14 @@ static inline void ep_json_kint(struct ep_json *j, const char *k, int64_t v) { e
 static inline void ep_json_kbool(struct ep_json *j, const char *k, bool v) { ep_json_key(j, k); ep_json_bool(j, v); }
 static inline struct ep_str ep_json_text(const struct ep_json *j) { return ep_str_n(j->p, j->n); }
 
+/* --- reading (json_read.c): of our own JSON, which somebody may have changed since --- */
+
+/* Takes the next member off an object's text, or the next element off an array's, which begins with its bracket. The
+ * key is without quotes, escapes not undone; the value is raw. False at the end, or where it is not JSON. */
+bool ep_json_next(struct ep_str *rest, struct ep_str *key, struct ep_str *value);
+/* A member's raw value, empty when there is none. "metadata.listener" looks into an object. */
+struct ep_str ep_json_member(struct ep_str object, const char *path);
+/* What a string says: quotes and escapes undone into `out`, cut to `room`; another value is itself. The length. */
+size_t ep_json_plain(struct ep_str value, char *out, size_t room);
+
 #endif

@@ -100,18 +100,45 @@ struct ep_audit_config {
     struct ep_str directory;  /* empty: off */
     uint64_t retain_ns, sync_ns; /* sync 0: always */
     bool required;
+    struct ep_str sign; /* a file with the private key for the head; empty: unsigned */
 };
 extern const struct ep_schema ep_audit_schema;
-struct ep_audit_field { const char *key; struct ep_str value; };
+struct ep_audit_field {
+    const char *key;
+    struct ep_str value; /* empty: left out */
+    bool json;           /* it is JSON already */
+};
 struct ep_audit *ep_audit_new(const struct ep_audit_config *c, struct ep_error *err);
-void ep_audit_free(struct ep_audit *a);
+void ep_audit_free(struct ep_audit *a); /* after all is on the disk */
 /* Writes one record to the file before it returns (any thread). 0, or -errno when it can't be written:
- * with `required` the caller then must not let the request pass. */
-int ep_audit_write(struct ep_audit *a, const char *event, const struct ep_audit_field *fields, size_t n);
+ * with `required` the caller then must not let the request pass. *seq is the record's number; may be NULL. */
+int ep_audit_write(struct ep_audit *a, const char *event, const struct ep_audit_field *fields, size_t n, uint64_t *seq);
 /* The same, counted in ephor_audit_records_total of `stats`, which is of the calling thread. NULL for a: nothing. */
-int ep_audit_record(struct ep_audit *a, struct ep_stats *stats, const char *event, const struct ep_audit_field *fields, size_t n);
-void ep_audit_sync(struct ep_audit *a); /* fsync when `sync_ns` has passed; from the main thread's timer */
-/* Checks every file of a directory. Returns the number of good records, or -1 with err naming file and line. */
-int64_t ep_audit_verify(const char *directory, struct ep_error *err);
+int ep_audit_record(struct ep_audit *a, struct ep_stats *stats, const char *event, const struct ep_audit_field *fields,
+                    size_t n, uint64_t *seq);
+bool ep_audit_required(const struct ep_audit *a); /* false for NULL, as the next */
+bool ep_audit_waits(const struct ep_audit *a);    /* `sync: always`: who answers waits until its record is settled */
+enum ep_audit_state { EP_AUDIT_UNSETTLED, EP_AUDIT_SETTLED, EP_AUDIT_SPOILED /* the fsync failed */ };
+enum ep_audit_state ep_audit_state(const struct ep_audit *a, uint64_t seq);
+/* With `sync: always`, `wake` is called by the audit's thread after each fsync, until it is taken away again; it must not
+ * call the audit. False when there are too many. */
+bool ep_audit_listen(struct ep_audit *a, void (*wake)(void *user), void *user);
+void ep_audit_deafen(struct ep_audit *a, void *user);
+void ep_audit_sync(struct ep_audit *a); /* waits until all that was written is on the disk */
+struct ep_audit_health {
+    bool available;    /* the last record could be written */
+    uint64_t unsynced; /* records that a power cut would take now */
+};
+struct ep_audit_health ep_audit_health(struct ep_audit *a);
+
+/* --- reading it back --- */
+
+/* Checks every file of a directory, and the head; with a key (32 bytes) also that it signed the head. Returns the
+ * number of good records, or -1 with err naming file and line. */
+int64_t ep_audit_verify(const char *directory, const uint8_t *key, struct ep_error *err);
+/* Calls `each` for every line of a directory, in order, until it returns false. `why` is NULL for a record that is
+ * good and in its place; `where` is file:line. False with err when a file can't be read. */
+typedef bool ep_audit_each(void *user, const char *where, struct ep_str record, const char *why);
+bool ep_audit_read(const char *directory, ep_audit_each *each, void *user, struct ep_error *err);
 
 #endif
