@@ -73,6 +73,7 @@ struct ep_lua {
     void *test;                    /* of `ephor test`; NULL in the proxy */
     uint64_t test_wall_ns;         /* its clock, which stands still until a test moves it; 0: the world's */
     lua_Hook on_line;              /* its coverage; NULL: lines are nobody's concern */
+    void *lines;                   /* what on_line fills */
 };
 
 /* The state of this worker with one more reference, made when there is none. NULL with err. */

@@ -129,6 +129,7 @@ static int header(lua_State *L)
     struct ep_str name = ep_lua_check_str(L, 2);
 
     if (lua_gettop(L) == 2) {
+        ep_policy_reads(o, EP_POLICY_READ_HEADER, name);
         ep_lua_push_header(L, h, name);
         return 1;
     }
@@ -337,6 +338,8 @@ static int object_index(lua_State *L)
         return luaL_error(L, "a call has no field '%s'%s%s%s", given.p, near ? "; did you mean '" : "",
                           near ? near : "", near ? "'?" : "");
     }
+    if (EP_UNLIKELY(o->on_read != NULL))
+        o->on_read(o, EP_POLICY_READ_FIELD, ep_lua_check_str(L, 2));
     int field = (int)lua_tointeger(L, -1);
     if (field < EP_POLICY_FIELD_COUNT)
         ep_lua_push_or_nil(L, ep_policy_field_value((enum ep_policy_field)field, o->s, o->call));
@@ -364,8 +367,10 @@ static struct proxy *check_proxy(lua_State *L)
 static int headers_index(lua_State *L)
 {
     struct proxy *p = check_proxy(L);
+    struct ep_str name = ep_lua_check_str(L, 2);
 
-    ep_lua_push_header(L, table_of(p), ep_lua_check_str(L, 2));
+    ep_policy_reads(p->o, EP_POLICY_READ_HEADER, name);
+    ep_lua_push_header(L, table_of(p), name);
     return 1;
 }
 
@@ -395,7 +400,7 @@ static int headers_next(lua_State *L)
 
 static int headers_pairs(lua_State *L)
 {
-    check_proxy(L);
+    ep_policy_reads(check_proxy(L)->o, EP_POLICY_READ_HEADERS, EP_STR("headers"));
     lua_pushvalue(L, 1);
     lua_pushinteger(L, 0);
     lua_pushcclosure(L, headers_next, 2);

@@ -8,6 +8,16 @@
 
 #include "lua/policy.h"
 
+/* What a policy looks at, for a replay. */
+enum ep_policy_read {
+    EP_POLICY_READ_FIELD,   /* name: of the field */
+    EP_POLICY_READ_HEADER,  /* name: of the header */
+    EP_POLICY_READ_HEADERS, /* all of them */
+    EP_POLICY_READ_WORLD,   /* name: of the method whose result hangs on more than the request */
+};
+struct ep_policy_object;
+typedef void ep_policy_read_fn(struct ep_policy_object *o, enum ep_policy_read kind, struct ep_str name);
+
 struct ep_policy_object {
     struct ep_stream *s; /* NULL: no call runs */
     const struct ep_call *call;
@@ -19,7 +29,15 @@ struct ep_policy_object {
     struct ep_str reason;
     const char *code;
     unsigned status;
+    ep_policy_read_fn *on_read; /* of a replay; NULL in the proxy */
+    void *reader;
 };
+
+static inline void ep_policy_reads(struct ep_policy_object *o, enum ep_policy_read kind, struct ep_str name)
+{
+    if (EP_UNLIKELY(o->on_read != NULL))
+        o->on_read(o, kind, name);
+}
 
 /* Makes the object of the state. In protected mode. */
 void ep_policy_object_open(lua_State *L);

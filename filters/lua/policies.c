@@ -5,6 +5,7 @@
  * made itself are not judged. */
 #include "filter/chain.h"
 #include "lua/policy.h"
+#include "lua/record.h"
 
 struct state {
     uint64_t matched[EP_POLICIES_MAX / 64];
@@ -66,24 +67,34 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
 {
     struct ep_policy_set *set = ep_filter_data(s);
     struct state *state = state_;
+    struct ep_record *record = NULL;
     struct ep_policy_verdict v;
     uint64_t now;
 
     (void)end;
     if (!set || set->n == 0)
         return EP_NEXT;
+    if (EP_UNLIKELY(set->recorder != NULL))
+        record = ep_record_begin(set->recorder, s);
     now = ep_clock_ns();
     for (unsigned i = 0; i < set->n; i++) {
-        for (const struct ep_call *c = &s->call; c; c = c->next) {
+        unsigned number = 0;
+        for (const struct ep_call *c = &s->call; c; c = c->next, number++) {
             ep_policy_judge(set, set->v[i], s, c, EP_POLICY_CALL, &now, &v);
+            if (EP_UNLIKELY(record != NULL))
+                ep_record_decision(record, set->v[i], number, &v);
             if (v.matched)
                 state->matched[i / 64] |= 1ull << (i % 64);
             if (v.refuse) {
+                if (record)
+                    ep_record_end(set->recorder, record);
                 ep_policy_refuse(s, set->v[i], &v);
                 return EP_REPLIED;
             }
         }
     }
+    if (record)
+        ep_record_end(set->recorder, record);
     return EP_NEXT;
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "lua/object.h"
+#include "lua/record.h"
 
 #define CLASS "ephor.policy"
 
@@ -413,6 +414,10 @@ struct ep_policy_set *ep_policy_set_ref(struct ep_worker *w, const void *key, co
         ep_policy_set_unref(set);
         return NULL;
     }
+    if (config && config->record && !(set->recorder = ep_recorder_new(config, w, err))) {
+        ep_policy_set_unref(set);
+        return NULL;
+    }
     complete(set);
     return set;
 }
@@ -429,6 +434,7 @@ void ep_policy_set_unref(struct ep_policy_set *set)
         luaL_unref(l->L, LUA_REGISTRYINDEX, p->call_ref);
         luaL_unref(l->L, LUA_REGISTRYINDEX, p->reply_ref);
     }
+    ep_recorder_free(set->recorder);
     ep_list_remove(&set->node);
     ep_arena_fini(&set->arena);
     ep_chunk_pool_fini(&set->chunks);

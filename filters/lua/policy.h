@@ -107,6 +107,7 @@ struct ep_policy_set {
     bool replies;     /* some policy has a `reply` */
     uint32_t fields;  /* bit: some `match` or `needs` names it */
     uint64_t covered[EP_POLICY_ROUTES]; /* hashes of the names of the routes that coverage is of */
+    struct ep_recorder *recorder; /* record.h; NULL: nothing is recorded */
 };
 
 /* --- coverage: coverage.c --- */

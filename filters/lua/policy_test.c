@@ -1,399 +1,182 @@
-/* `ephor test DIR`: runs the *_test.lua beside the policies and says what came out in TAP.
+/* `ephor test DIR`: runs the *_test.lua beside the policies.
  *
- * The policies are loaded as in the proxy, and judged by the same code (judge.c); only the stream is made up, out of
- * the table that a test gives to t.call. Each test file has an environment of its own. */
+ * The policies are loaded as in the proxy and judged by the same code (judge.c); only the stream is made up
+ * (test_stream.c) and the world stands still (test_world.c). Each test file has an environment of its own; its top level
+ * says which cases there are, and each of them then runs by itself, with a budget of its own: one that loops fails, and
+ * the next one runs. */
 #include "lua/policy_test.h"
 
 #include <dirent.h>
-#include <stdio.h>
 #include <stdlib.h>
 
-#include "filter/chain.h"
-#include "lua/object.h"
+#include "lua/testing.h"
 
-static const struct ep_lua_budget test_budget = {2000000000, 512 << 20, 60 * EP_S};
+static const struct ep_lua_budget case_budget = {100000000, 64 << 20, 10 * EP_S};
+#define POLICY_TIME (2 * EP_S) /* of a call: a busy machine must not fail a test, and what loops runs out of instructions */
 
-struct tests {
-    struct ep_policy_set *set;
-    struct ep_worker *worker;
-    const char *directory;
-    unsigned n, failed;
-};
+/* --- what there is and what came out --- */
 
-/* --- a stream made of a table --- */
-
-static struct ep_str text(lua_State *L, int table, const char *key, struct ep_arena *arena)
+void ep_tests_add_case(struct ep_tests *t, struct ep_str name, int line, int ref)
 {
-    struct ep_str s = {NULL, 0};
-    int type = lua_getfield(L, table, key);
-
-    if (type == LUA_TTABLE && strcmp(key, "arguments") == 0) {
-        ep_lua_json_encode(L, -1);
-        lua_remove(L, -2);
-        type = LUA_TSTRING;
+    if (t->n_cases == t->cap_cases) {
+        t->cap_cases = EP_MAX(t->cap_cases * 2, 64u);
+        t->cases = ep_realloc(t->cases, t->cap_cases * sizeof *t->cases);
     }
-    if (type == LUA_TSTRING || type == LUA_TNUMBER)
-        s = ep_arena_str(arena, ep_lua_check_text(L, lua_gettop(L)));
-    else if (type != LUA_TNIL)
-        luaL_error(L, "%s must be a string, not a %s", key, luaL_typename(L, -1));
-    lua_pop(L, 1);
-    return s;
+    t->cases[t->n_cases++] = (struct ep_test_case){ep_arena_str(&t->arena, name), line, ref};
 }
 
-static bool flag(lua_State *L, int table, const char *key)
+struct ep_test_result *ep_tests_add_result(struct ep_tests *t, struct ep_str file, struct ep_str name)
 {
-    lua_getfield(L, table, key);
-    bool is = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return is;
-}
+    struct ep_test_result *r;
 
-static void read_headers(lua_State *L, int table, struct ep_headers *h)
-{
-    if (lua_getfield(L, table, "headers") == LUA_TTABLE) {
-        for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-            struct ep_str name = ep_lua_check_str(L, -2);
-            size_t n = lua_type(L, -1) == LUA_TTABLE ? lua_rawlen(L, -1) : 0;
-            for (size_t i = 1; i <= n; i++) {
-                lua_rawgeti(L, -1, (lua_Integer)i);
-                ep_headers_add(h, name, ep_lua_check_str(L, -1));
-                lua_pop(L, 1);
-            }
-            if (lua_type(L, -1) != LUA_TTABLE)
-                ep_headers_add(h, name, ep_lua_check_text(L, lua_gettop(L)));
-        }
+    if (t->n_results == t->cap_results) {
+        t->cap_results = EP_MAX(t->cap_results * 2, 64u);
+        t->results = ep_realloc(t->results, t->cap_results * sizeof *t->results);
     }
-    lua_pop(L, 1);
+    r = &t->results[t->n_results++];
+    *r = (struct ep_test_result){.file = ep_arena_str(&t->arena, file), .name = ep_arena_str(&t->arena, name)};
+    return r;
 }
 
-static void read_visible(lua_State *L, int table, struct ep_call *c, struct ep_arena *arena)
+static void broken(struct ep_tests *t, struct ep_test_result *r, struct ep_str error)
 {
-    struct ep_str visible = text(L, table, "visible", arena), blind = text(L, table, "blind", arena);
-
-    if (ep_str_eq(visible, EP_STR("headers")))
-        c->visible = EP_VISIBLE_HEADERS;
-    else if (ep_str_eq(visible, EP_STR("none")))
-        c->visible = EP_VISIBLE_NONE;
-    else if (visible.n && !ep_str_eq(visible, EP_STR("full")))
-        luaL_error(L, "visible is 'full', 'headers' or 'none', not '%s'", visible.p);
-    for (int r = EP_BLIND_NOT; r < EP_BLIND_REASONS; r++)
-        if (blind.n && ep_str_eq(blind, ep_str(ep_blind_reason_name((enum ep_blind_reason)r))))
-            c->blind = (enum ep_blind_reason)r;
+    r->error = ep_arena_str(&t->arena, error);
+    r->broken = true;
+    t->n_bad++;
 }
 
-static void read_call(lua_State *L, int table, struct ep_call *c, struct ep_arena *arena)
+/* --- one case --- */
+
+/* Where the error was raised stands in front of it, unless it comes from our own C. */
+static struct ep_str placed(struct ep_tests *t, const struct ep_test_case *k, struct ep_str error)
 {
-    c->protocol = text(L, table, "protocol", arena);
-    c->version = text(L, table, "version", arena);
-    c->method = text(L, table, "method", arena);
-    c->service = text(L, table, "service", arena);
-    c->tool = text(L, table, "tool", arena);
-    c->uri = text(L, table, "uri", arena);
-    c->prompt_name = text(L, table, "prompt", arena);
-    c->model = text(L, table, "model", arena);
-    c->agent = text(L, table, "agent", arena);
-    c->task = text(L, table, "task", arena);
-    c->session = text(L, table, "session", arena);
-    c->tenant = text(L, table, "tenant", arena);
-    c->id_text = text(L, table, "id", arena);
-    c->arguments = text(L, table, "arguments", arena);
-    c->body = text(L, table, "body", arena);
-    c->notification = flag(L, table, "notification");
-    read_visible(L, table, c, arena);
+    if (ep_str_search(error, EP_STR(".lua:")) >= 0)
+        return ep_arena_str(&t->arena, error);
+    return ep_arena_printf(&t->arena, "%.*s:%d: %.*s", EP_STR_ARG(t->file), k->line, EP_STR_ARG(error));
 }
 
-static void read_batch(lua_State *L, int table, struct ep_call *c, struct ep_arena *arena)
-{
-    if (lua_getfield(L, table, "batch") == LUA_TTABLE) {
-        size_t n = lua_rawlen(L, -1);
-        c->batch = true;
-        for (size_t i = 1; i <= n; i++) {
-            lua_rawgeti(L, -1, (lua_Integer)i);
-            luaL_checktype(L, -1, LUA_TTABLE);
-            c->next = EP_ARENA_NEW(arena, struct ep_call);
-            c = c->next;
-            c->batch = true;
-            read_call(L, lua_gettop(L), c, arena);
-            lua_pop(L, 1);
-        }
-    }
-    lua_pop(L, 1);
-}
-
-static void check_fields(lua_State *L, int table)
-{
-    static const char *const known[] = {
-        "protocol", "version",     "method", "service",   "tool",   "uri",          "prompt",
-        "model",    "agent",       "task",   "session",   "tenant", "id",           "body",
-        "headers",  "arguments",   "path",   "host",      "peer",   "call",         "listener",
-        "visible",  "http_method", "blind",  "direction", "batch",  "notification", "status",
-    };
-
-    for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
-        struct ep_str key = ep_lua_check_str(L, -2);
-        bool found = false;
-        for (size_t i = 0; i < EP_COUNT(known); i++)
-            found |= ep_str_eq(key, ep_str(known[i]));
-        const char *near = found ? NULL : ep_nearest(key, known, EP_COUNT(known));
-        if (!found)
-            luaL_error(L, "a call has no field '%s'%s%s%s", key.p, near ? "; did you mean '" : "", near ? near : "",
-                       near ? "'?" : "");
-    }
-}
-
-static struct ep_str or_else(struct ep_str s, struct ep_str preset)
-{
-    return s.n ? s : preset;
-}
-
-/* The stream is a userdata, so that an error of the test lets it go; its arena is let go by __gc. */
-struct fake {
-    struct ep_stream s;
-    struct ep_chain chain;
-    struct ep_listener_config listener;
-};
-
-static int fake_gc(lua_State *L)
-{
-    struct fake *f = lua_touserdata(L, 1);
-
-    ep_headers_fini(&f->s.request.headers);
-    ep_headers_fini(&f->s.response.headers);
-    ep_arena_fini(&f->s.arena);
-    return 0;
-}
-
-static struct fake *fake_new(lua_State *L, struct tests *t)
-{
-    struct fake *f = lua_newuserdatauv(L, sizeof *f, 0);
-
-    memset(f, 0, sizeof *f);
-    f->s.worker = t->worker;
-    f->s.chain = &f->chain;
-    f->chain.config = &f->listener;
-    f->s.route_known = true;
-    ep_arena_init(&f->s.arena, &t->worker->chunks);
-    ep_headers_init(&f->s.request.headers, &f->s.arena);
-    ep_headers_init(&f->s.response.headers, &f->s.arena);
-    if (luaL_newmetatable(L, "ephor.test.stream")) {
-        lua_pushcfunction(L, fake_gc);
-        lua_setfield(L, -2, "__gc");
-    }
-    lua_setmetatable(L, -2);
-    return f;
-}
-
-static void read_request(lua_State *L, int table, struct fake *f)
-{
-    struct ep_arena *arena = &f->s.arena;
-    struct ep_headers *h = &f->s.request.headers;
-
-    luaL_checktype(L, table, LUA_TTABLE);
-    check_fields(L, table);
-    ep_headers_add_id(h, EP_HDR_METHOD, or_else(text(L, table, "http_method", arena), EP_STR("POST")));
-    ep_headers_add_id(h, EP_HDR_AUTHORITY, or_else(text(L, table, "host", arena), EP_STR("localhost")));
-    ep_headers_add_id(h, EP_HDR_PATH, or_else(text(L, table, "path", arena), EP_STR("/")));
-    read_headers(L, table, h);
-    read_call(L, table, &f->s.call, arena);
-    read_batch(L, table, &f->s.call, arena);
-    f->listener.name = or_else(text(L, table, "listener", arena), EP_STR("inbound"));
-    f->s.direction = ep_str_eq(text(L, table, "direction", arena), EP_STR("outbound")) ? EP_OUTBOUND : EP_INBOUND;
-    f->chain.direction = f->s.direction;
-    if (lua_getfield(L, table, "peer") == LUA_TTABLE)
-        f->s.peer_id = text(L, lua_gettop(L), "id", arena);
-    lua_pop(L, 1);
-}
-
-/* --- judging it --- */
-
-static void set_text(lua_State *L, const char *key, struct ep_str s)
-{
-    if (!s.n)
-        return;
-    ep_lua_push(L, s);
-    lua_setfield(L, -2, key);
-}
-
-static void push_decision(lua_State *L, const struct fake *f, const struct ep_policy *p,
-                          const struct ep_policy_verdict *v, bool matched, const struct ep_headers *h)
-{
-    lua_newtable(L);
-    lua_pushboolean(L, v->refuse);
-    lua_setfield(L, -2, "denied");
-    lua_pushboolean(L, matched);
-    lua_setfield(L, -2, "matched");
-    lua_pushboolean(L, v->blind);
-    lua_setfield(L, -2, "blind");
-    set_text(L, "decision", ep_str(ep_policy_decision_name(v->decision)));
-    if (p) {
-        set_text(L, "policy", p->name);
-        set_text(L, "principle", p->principle);
-    }
-    set_text(L, "reason", v->reason);
-    set_text(L, "code", ep_str(v->code));
-    set_text(L, "error", v->error);
-    if (v->status) {
-        lua_pushinteger(L, (lua_Integer)v->status);
-        lua_setfield(L, -2, "status");
-    }
-    lua_newtable(L);
-    for (uint32_t i = 0; i < h->n; i++) {
-        ep_lua_push(L, h->v[i].name);
-        ep_lua_push_header(L, h, h->v[i].name);
-        lua_rawset(L, -3);
-    }
-    lua_setfield(L, -2, "headers");
-    lua_newtable(L);
-    for (const struct ep_tag *t = f->s.tags; t; t = t->next) {
-        ep_lua_push(L, t->key);
-        ep_lua_json_decode(L, t->value);
-        lua_rawset(L, -3);
-    }
-    lua_setfield(L, -2, "tags");
-}
-
-static const struct ep_policy *named(lua_State *L, const struct tests *t, int index)
-{
-    if (lua_isnoneornil(L, index))
-        return NULL;
-    struct ep_str name = ep_lua_check_str(L, index);
-    for (unsigned i = 0; i < t->set->n; i++)
-        if (ep_str_eq(t->set->v[i]->name, name))
-            return t->set->v[i];
-    luaL_error(L, "there is no policy '%s' in %s", name.p, t->directory);
-    return NULL;
-}
-
-/* All policies, or the one named, until one refuses. What is worth most to see is reported: a refusal, else the last
- * that matched. */
-static void judge(lua_State *L, struct tests *t, struct fake *f, const struct ep_policy *only,
-                  enum ep_policy_phase phase)
-{
-    struct ep_policy_verdict best = {.decision = EP_POLICY_ALLOW}, v;
-    const struct ep_policy *by = NULL;
-    bool matched = false;
-
-    for (unsigned i = 0; i < t->set->n && !best.refuse; i++) {
-        struct ep_policy *p = t->set->v[i];
-        if (only && p != only)
-            continue;
-        if (phase == EP_POLICY_REPLY && p->reply_ref == LUA_NOREF)
-            continue;
-        for (const struct ep_call *c = &f->s.call; c && !best.refuse; c = c->next) {
-            uint64_t now = ep_clock_ns();
-            ep_policy_judge(t->set, p, &f->s, c, phase, &now, &v);
-            matched |= v.matched;
-            if (v.matched || phase == EP_POLICY_REPLY) {
-                best = v;
-                by = p;
-            }
-            if (phase == EP_POLICY_REPLY)
-                break;
-        }
-    }
-    push_decision(L, f, by, &best, matched, phase == EP_POLICY_CALL ? &f->s.request.headers : &f->s.response.headers);
-}
-
-static int test_call(lua_State *L)
-{
-    struct tests *t = ep_lua_of(L)->test;
-    const struct ep_policy *only = named(L, t, 2);
-    struct fake *f = fake_new(L, t);
-
-    read_request(L, 1, f);
-    judge(L, t, f, only, EP_POLICY_CALL);
-    return 1;
-}
-
-static int test_reply(lua_State *L)
-{
-    struct tests *t = ep_lua_of(L)->test;
-    const struct ep_policy *only = named(L, t, 2);
-    struct fake *f = fake_new(L, t);
-
-    luaL_checktype(L, 1, LUA_TTABLE);
-    check_fields(L, 1);
-    if (lua_getfield(L, 1, "call") == LUA_TTABLE)
-        read_request(L, lua_gettop(L), f);
-    lua_getfield(L, 1, "status");
-    f->s.status = (unsigned)luaL_optinteger(L, -1, 200);
-    ep_headers_add_id(&f->s.response.headers, EP_HDR_STATUS, ep_arena_printf(&f->s.arena, "%u", f->s.status));
-    read_headers(L, 1, &f->s.response.headers);
-    judge(L, t, f, only, EP_POLICY_REPLY);
-    return 1;
-}
-
-static int test_find(lua_State *L)
-{
-    luaL_checkstring(L, 1);
-    named(L, ep_lua_of(L)->test, 1);
-    return 0;
-}
-
-int ep_policy_test_native(lua_State *L)
-{
-    static const luaL_Reg functions[] = {{"call", test_call}, {"reply", test_reply}, {"find", test_find}, {NULL, NULL}};
-
-    luaL_newlib(L, functions);
-    return 1;
-}
-
-/* --- TAP --- */
-
-/* tell(number, name, error or nil) */
-static int tell(lua_State *L)
-{
-    const char *error = luaL_optstring(L, 3, NULL);
-
-    printf("%sok %d - %s\n", error ? "not " : "", (int)luaL_checkinteger(L, 1), luaL_checkstring(L, 2));
-    for (const char *line = error; line && *line;) {
-        size_t n = strcspn(line, "\n");
-        printf("# %.*s\n", (int)n, line);
-        line += n + (line[n] == '\n');
-    }
-    return 0;
-}
-
-/* Arguments: the name of the file. Results: how many cases, how many failed. */
-static int run_file(lua_State *L)
-{
-    struct tests *t = ep_lua_of(L)->test;
-    const char *file = lua_touserdata(L, 1);
-
-    ep_lua_env_push(L, EP_LUA_POLICY, t->directory);
-    lua_pushfstring(L, "%s/%s", t->directory, file);
-    ep_lua_read_file(L, lua_tostring(L, -1));
-    lua_pushfstring(L, "@%s", file);
-    ep_lua_compile(L, ep_lua_check_str(L, -2), lua_tostring(L, -1), 2);
-    lua_call(L, 0, 0);
-    lua_getfield(L, 2, "require");
-    lua_pushliteral(L, "ephor.test");
-    lua_call(L, 1, 1);
-    lua_getfield(L, -1, "run");
-    lua_pushcfunction(L, tell);
-    lua_pushinteger(L, (lua_Integer)t->n);
-    lua_call(L, 2, 2);
-    return 2;
-}
-
-static void run_tests(struct tests *t, const char *file)
+static void run_case(struct ep_tests *t, const struct ep_test_case *k)
 {
     struct ep_lua *l = t->set->lua;
-    struct ep_lua_thread thread = ep_lua_thread_take(l); /* the policies have the other one */
+    struct ep_lua_thread thread = ep_lua_thread_take(l); /* the policies have another one */
+    struct ep_test_result *r = ep_tests_add_result(t, t->file, k->name);
+    uint64_t start = ep_clock_ns();
+    enum ep_lua_status status;
 
-    printf("# %s\n", file);
-    lua_pushcfunction(thread.L, run_file);
-    lua_pushlightuserdata(thread.L, (void *)(uintptr_t)file);
-    if (ep_lua_call(l, thread.L, 1, 2, &test_budget, ep_clock_ns()) == EP_LUA_OK) {
-        t->n += (unsigned)lua_tointeger(thread.L, -2);
-        t->failed += (unsigned)lua_tointeger(thread.L, -1);
+    memset(t->touched, 0, sizeof t->touched);
+    t->expected = (struct ep_str){NULL, 0};
+    ep_test_world_reset(l);
+    lua_rawgeti(thread.L, LUA_REGISTRYINDEX, k->ref);
+    status = ep_lua_call(l, thread.L, 0, 0, &case_budget, start);
+    r->ns = ep_clock_ns() - start;
+    if (status == EP_LUA_OK) {
+        for (unsigned i = 0; i < t->set->n; i++)
+            t->tested[i] |= t->touched[i];
     } else {
-        struct ep_str e = ep_lua_error(thread.L);
-        t->n++;
-        t->failed++;
-        printf("not ok %u - %s\n# %.*s\n", t->n, file, EP_STR_ARG(e));
+        r->error = placed(t, k, ep_lua_error(thread.L));
+        r->failed = t->expected.n && ep_str_search(r->error, t->expected) >= 0;
+        r->broken = !r->failed;
+        t->n_bad++;
     }
     ep_lua_thread_give(l, thread, false);
+}
+
+static bool wanted(const struct ep_tests *t, const struct ep_test_case *k)
+{
+    struct ep_str full;
+    char text[512];
+
+    if (!t->pattern.n)
+        return true;
+    full = ep_str_n(text, EP_MIN(sizeof text - 1, (size_t)snprintf(text, sizeof text, "%.*s: %.*s",
+                                                                   EP_STR_ARG(t->file), EP_STR_ARG(k->name))));
+    return ep_str_search(full, t->pattern) >= 0 || ep_str_glob(t->pattern, full);
+}
+
+/* --- one file --- */
+
+/* Runs the top level of the file, which registers its cases. */
+static int run_file(lua_State *L)
+{
+    struct ep_tests *t = ep_tests_of(L);
+
+    ep_lua_env_push(L, EP_LUA_POLICY, t->directory);
+    lua_pushfstring(L, "%s/%s", t->directory, t->file.p);
+    ep_lua_read_file(L, lua_tostring(L, -1));
+    lua_pushfstring(L, "@%s", t->file.p);
+    ep_lua_compile(L, ep_lua_check_str(L, -2), lua_tostring(L, -1), 1);
+    lua_call(L, 0, 0);
+    return 0;
+}
+
+static void test_file(struct ep_tests *t, const char *file)
+{
+    struct ep_lua *l = t->set->lua;
+    struct ep_lua_thread thread = ep_lua_thread_take(l);
+
+    t->file = ep_arena_str(&t->arena, ep_str(file));
+    t->n_cases = 0;
+    ep_test_world_reset(l);
+    lua_pushcfunction(thread.L, run_file);
+    if (ep_lua_call(l, thread.L, 0, 0, &ep_lua_budget_load, ep_clock_ns()) != EP_LUA_OK)
+        broken(t, ep_tests_add_result(t, t->file, EP_STR("the file loads")), ep_lua_error(thread.L));
+    ep_lua_thread_give(l, thread, false);
+    for (size_t i = 0; i < t->n_cases; i++) {
+        struct ep_test_case k = t->cases[i]; /* a case that makes cases moves the array */
+        if (wanted(t, &k))
+            run_case(t, &k);
+    }
+    for (size_t i = 0; i < t->n_cases; i++)
+        luaL_unref(l->L, LUA_REGISTRYINDEX, t->cases[i].ref);
+}
+
+/* --- all of them --- */
+
+static void tests_init(struct ep_tests *t, struct ep_worker *w, const char *directory)
+{
+    *t = (struct ep_tests){.worker = w, .directory = directory};
+    ep_chunk_pool_init(&w->chunks, 64);
+    ep_rng_seed_random(&w->rng);
+    ep_chunk_pool_init(&t->chunks, 0);
+    ep_arena_init(&t->arena, &t->chunks);
+}
+
+static void tests_fini(struct ep_tests *t)
+{
+    struct ep_lua *l = t->worker->lua;
+
+    if (l) {
+        l->test = NULL;
+        l->test_wall_ns = 0;
+        ep_test_coverage_free(t->coverage, l);
+    }
+    if (t->set)
+        ep_policy_set_unref(t->set);
+    if (l)
+        ep_lua_unref(l);
+    free(t->cases);
+    free(t->results);
+    free(t->covered);
+    ep_arena_fini(&t->arena);
+    ep_chunk_pool_fini(&t->chunks);
+    ep_chunk_pool_fini(&t->worker->chunks);
+}
+
+/* Loads the policies. False with err when one is wrong. */
+static bool tests_load(struct ep_tests *t, const struct ep_policies_config *config, bool coverage, struct ep_error *err)
+{
+    struct ep_lua *l = ep_lua_ref(t->worker, err);
+
+    if (!l)
+        return false;
+    if (coverage)
+        t->coverage = ep_test_coverage_new(l);
+    t->set = ep_policy_set_ref(t->worker, NULL, config, err);
+    if (!t->set)
+        return false;
+    t->set->budget.time_ns = POLICY_TIME;
+    l->test = t; /* only now: a policy must not find ephor.test, which isn't there in the proxy */
+    return true;
 }
 
 static int select_test(const struct dirent *d)
@@ -406,52 +189,227 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static int run_directory(struct ep_worker *w, const char *directory)
+static void test_directory(struct ep_tests *t)
 {
-    struct ep_policies_config config = {.directory = ep_str(directory)};
-    struct tests t = {.worker = w, .directory = directory};
     struct dirent **files = NULL;
-    struct ep_error err;
+    int n = scandir(t->directory, &files, select_test, by_name);
 
-    t.set = ep_policy_set_ref(w, NULL, &config, &err);
-    if (!t.set) {
-        printf("TAP version 13\n1..1\nnot ok 1 - the policies load\n# %s\n", err.text);
-        return 1;
-    }
-    t.set->lua->test = &t;
-    int n = scandir(directory, &files, select_test, by_name);
-    printf("TAP version 13\n");
     for (int i = 0; i < n; i++) {
-        run_tests(&t, files[i]->d_name);
+        test_file(t, files[i]->d_name);
         free(files[i]);
     }
     free(files);
-    printf("1..%u\n", t.n);
-    printf("# %u policies, %u tests, %u failed\n", t.set->n, t.n, t.failed);
-    t.set->lua->test = NULL;
-    ep_policy_set_unref(t.set);
-    return t.failed || n < 0 ? 1 : 0;
 }
 
-int ep_policy_test_main(int argc, char **argv)
+/* --- coverage --- */
+
+static int measure(lua_State *L)
+{
+    struct ep_tests *t = ep_tests_of(L);
+
+    for (unsigned i = 0; i < t->set->n; i++) {
+        const struct ep_policy *p = t->set->v[i];
+        struct ep_test_covered *c = &t->covered[t->n_covered];
+        *c = (struct ep_test_covered){.policy = p->name, .file = p->file};
+        ep_test_coverage_of(L, t->coverage, t->directory, p->file, &c->lines);
+        t->n_covered++;
+    }
+    return 0;
+}
+
+static void cover(struct ep_tests *t, double minimum)
+{
+    struct ep_lua *l = t->set->lua;
+    struct ep_lua_thread thread = ep_lua_thread_take(l);
+
+    t->covered = ep_calloc(t->set->n + 1, sizeof *t->covered);
+    ep_lua_watch_lines(l, NULL);
+    lua_pushcfunction(thread.L, measure);
+    if (ep_lua_call(l, thread.L, 0, 0, &case_budget, ep_clock_ns()) != EP_LUA_OK)
+        broken(t, ep_tests_add_result(t, EP_STR("coverage"), EP_STR("coverage")), ep_lua_error(thread.L));
+    ep_lua_thread_give(l, thread, false);
+    for (size_t i = 0; minimum >= 0 && i < t->n_covered; i++) {
+        const struct ep_test_covered *c = &t->covered[i];
+        struct ep_test_result *r = ep_tests_add_result(
+            t, EP_STR("coverage"),
+            ep_arena_printf(&t->arena, "%.*s is covered to %.0f%%", EP_STR_ARG(c->policy), 100 * minimum));
+        if (ep_test_covered_share(c) >= minimum)
+            continue;
+        r->error = ep_arena_printf(&t->arena, "%.*s: %u of %u lines, %.1f%%; not run: %s", EP_STR_ARG(c->file),
+                                   c->lines.hit, c->lines.n, 100 * ep_test_covered_share(c), c->lines.missing);
+        r->failed = true;
+        t->n_bad++;
+    }
+}
+
+/* --- the two ways in --- */
+
+static void run(struct ep_tests *t, const struct ep_policy_test_options *o)
+{
+    struct ep_policies_config config = {.directory = ep_str(o->directory)};
+    struct ep_error err;
+
+    t->pattern = ep_str(o->pattern);
+    if (!tests_load(t, &config, o->coverage, &err)) {
+        broken(t, ep_tests_add_result(t, ep_str(o->directory), EP_STR("the policies load")), ep_str(err.text));
+        return;
+    }
+    test_directory(t);
+    if (t->n_results == 0)
+        broken(t, ep_tests_add_result(t, ep_str(o->directory), EP_STR("there are tests")),
+               t->pattern.n ? EP_STR("no case fits --run") : EP_STR("no *_test.lua there has a case"));
+    if (t->coverage)
+        cover(t, o->coverage_minimum);
+}
+
+static int tell(FILE *f, const struct ep_tests *t, const struct ep_policy_test_options *o)
+{
+    if (o->format == EP_TEST_JUNIT)
+        ep_test_report_junit(f, t);
+    else
+        ep_test_report_tap(f, t);
+    if (!o->output)
+        return 0;
+    for (size_t i = 0; i < t->n_covered; i++)
+        ep_test_report_coverage(stdout, &t->covered[i]);
+    printf("%zu tests, %zu failed: %s\n", t->n_results, t->n_bad, o->output);
+    return 0;
+}
+
+static bool can_read(const char *directory)
+{
+    DIR *d = opendir(directory);
+
+    if (!d) {
+        fprintf(stderr, "ephor test: %s: %s\n", directory, strerror(errno));
+        return false;
+    }
+    closedir(d);
+    return true;
+}
+
+static int replay(struct ep_tests *t, const struct ep_policy_test_options *o, FILE *f)
+{
+    struct ep_policies_config config = {.directory = ep_str(o->directory)};
+    struct ep_error err;
+
+    if (!tests_load(t, &config, false, &err)) {
+        fprintf(stderr, "ephor test: %s\n", err.text);
+        return 1;
+    }
+    return ep_test_replay(t, o, f);
+}
+
+int ep_policy_test(const struct ep_policy_test_options *o)
 {
     struct ep_worker *w;
-    int rc;
+    struct ep_tests *t;
+    FILE *f = stdout;
+    int rc = 0;
 
-    if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        printf("usage: ephor test DIR\n\nRuns the *_test.lua beside the policies in DIR and prints TAP.\n"
-               "Exit codes: 0 all tests pass, 1 a test fails or a policy doesn't load, 2 wrong usage.\n");
-        return 0;
-    }
-    if (argc != 2 || argv[1][0] == '-') {
-        fprintf(stderr, "usage: ephor test DIR\n");
-        return 2;
+    if (!can_read(o->directory))
+        return 3;
+    if (o->output && !(f = fopen(o->output, "we"))) {
+        fprintf(stderr, "ephor test: %s: %s\n", o->output, strerror(errno));
+        return 3;
     }
     w = ep_calloc(1, sizeof *w);
-    ep_chunk_pool_init(&w->chunks, 64);
-    ep_rng_seed_random(&w->rng);
-    rc = run_directory(w, argv[1]);
-    ep_chunk_pool_fini(&w->chunks);
+    t = ep_calloc(1, sizeof *t);
+    tests_init(t, w, o->directory);
+    if (o->record) {
+        rc = replay(t, o, f);
+    } else {
+        run(t, o);
+        tell(f, t, o);
+        rc = t->n_bad ? 1 : 0;
+    }
+    tests_fini(t);
+    free(t);
     free(w);
-    return rc;
+    bool bad = fflush(f) != 0 || ferror(f);
+    if (o->output)
+        bad |= fclose(f) != 0;
+    if (bad)
+        fprintf(stderr, "ephor test: %s: %s\n", o->output ? o->output : "standard output", strerror(errno));
+    return bad ? 3 : rc;
+}
+
+/* What is said when a directory doesn't pass: the first thing that is wrong. */
+static bool all_pass(const struct ep_tests *t, struct ep_error *err)
+{
+    for (size_t i = 0; i < t->n_results; i++) {
+        const struct ep_test_result *r = &t->results[i];
+        if (r->failed || r->broken)
+            return ep_error_set(err, "policies in %s: %zu of %zu tests fail; '%.*s': %.*s", t->directory, t->n_bad,
+                                t->n_results, EP_STR_ARG(r->name), EP_STR_ARG(r->error));
+    }
+    for (unsigned i = 0; i < t->set->n; i++) {
+        const struct ep_policy *p = t->set->v[i];
+        if (!t->tested[i] && p->mode != EP_MODE_OFF)
+            return ep_error_set(err, "policies in %s: %.*s:%d: '%.*s' has no passing test, and policies.require_tests is set",
+                                t->directory, EP_STR_ARG(p->file), p->line, EP_STR_ARG(p->name));
+    }
+    return true;
+}
+
+bool ep_policy_tests_pass(const struct ep_policies_config *config, struct ep_error *err)
+{
+    struct ep_worker *w = ep_calloc(1, sizeof *w);
+    struct ep_tests *t = ep_calloc(1, sizeof *t);
+    char *directory = ep_strndup(config->directory.p, config->directory.n);
+    struct ep_policies_config alone = *config;
+    bool good;
+
+    alone.record = NULL; /* tests are no requests */
+    alone.mode = EP_MODE_ENFORCE;
+    tests_init(t, w, directory);
+    good = tests_load(t, &alone, false, err);
+    if (good) {
+        test_directory(t);
+        good = all_pass(t, err);
+    }
+    tests_fini(t);
+    free(directory);
+    free(t);
+    free(w);
+    return good;
+}
+
+/* --- ephor.native.test --- */
+
+static int add_case(lua_State *L)
+{
+    struct ep_tests *t = ep_tests_of(L);
+    struct ep_str name = ep_lua_check_str(L, 1);
+    int line = 0;
+    lua_Debug ar;
+
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    if (lua_getstack(L, 2, &ar) && lua_getinfo(L, "l", &ar)) /* 1 is t.case */
+        line = ar.currentline;
+    lua_settop(L, 2);
+    int ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    ep_tests_add_case(t, name, line, ref);
+    return 0;
+}
+
+/* expected(text): an expectation is not met, and the error that follows will say this. */
+static int expected(lua_State *L)
+{
+    struct ep_tests *t = ep_tests_of(L);
+
+    t->expected = ep_arena_str(&t->arena, ep_lua_check_str(L, 1));
+    return 0;
+}
+
+int ep_policy_test_native(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"call", ep_test_call},       {"reply", ep_test_reply},         {"find", ep_test_find}, {"case", add_case},
+        {"expected", expected},       {"clock", ep_test_clock},         {"set_clock", ep_test_set_clock},
+        {"advance", ep_test_advance}, {NULL, NULL},
+    };
+
+    luaL_newlib(L, functions);
+    return 1;
 }

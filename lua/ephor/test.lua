@@ -7,23 +7,36 @@
 --       t.denied(d, "shell")
 --     end)
 --
--- policy(name)           the policy that the following calls are judged by; without it, all policies of the directory.
--- case(name, fn)         one test: fails when fn raises.
+-- policy(name)           the policy that the following cases' calls are judged by; without it, all of the directory.
+-- case(name, fn)         one test: fails when fn raises, or goes over its budget. Each case finds the world anew: the
+--                        clock, the peer.
 -- call(fields)           judges a made-up call. Fields: those of a policy's `c` (arguments: a table or JSON text),
 --                        and headers = {name = value or list of values}, path, http_method, host, peer = {id = ...},
---                        listener, direction, visible = "full" | "headers" | "none", blind = reason, batch = a list
---                        of further calls. Returns a decision: denied, policy, principle, reason, code, status,
---                        matched, decision ("allow", "deny", "shadow_deny", "error", "overrun"), blind, error, headers
---                        (of the request as it would go on), tags.
+--                        listener, direction, route, cluster, visible = "full" | "headers" | "none", blind = reason,
+--                        batch = a list of further calls. Returns a decision: denied, policy, principle, reason, code,
+--                        status, matched, decision ("allow", "deny", "shadow_deny", "error", "overrun"), blind, error,
+--                        headers (of the request as it would go on), tags.
 -- reply(fields)          the same for the head of a response: status, headers, and call = the fields of the request.
+-- peer(id)               who makes the calls that follow in this case and say nothing else: a SPIFFE ID.
+-- clock.now()            seconds since 1970, as c.now and os.time see it. It stands still until it is moved.
+-- clock.set(when)        seconds since 1970, or a text like "2026-11-25T10:00:00Z". Returns the time.
+-- clock.advance(by)      seconds, or a text like "250ms", "5m", "7d". Returns the time.
 -- denied(d[, text])      fails unless d is denied, with `text` somewhere in its reason.
 -- allowed(d)             fails when d is denied.
 -- equal(given, wanted)   fails unless they are equal; tables are compared by their members.
 -- ok(value[, text])      fails unless value is true.
+-- raises(fn[, text])     fails unless fn raises an error, with `text` somewhere in it. Returns the error.
 local native = require("ephor.native").test
+local json = require "ephor.json"
 
-local t = { cases = {} }
-local policy
+local t = { clock = {} }
+local policy, peer
+
+-- Fails the case, at the line that called the function that calls this one.
+local function fail(text)
+  native.expected(text)
+  error(text, 3)
+end
 
 function t.policy(name)
   native.find(name)
@@ -32,15 +45,82 @@ end
 
 function t.case(name, fn)
   assert(type(name) == "string" and type(fn) == "function", "case(name, function)")
-  t.cases[#t.cases + 1] = { name = name, fn = fn, policy = policy }
+  local of_case = policy
+  native.case(name, function()
+    policy, peer = of_case, nil
+    fn()
+  end)
+end
+
+local function with_peer(fields)
+  if not peer or type(fields) ~= "table" or fields.peer ~= nil then
+    return fields
+  end
+  local copy = { peer = { id = peer } }
+  for k, v in pairs(fields) do
+    copy[k] = v
+  end
+  return copy
 end
 
 function t.call(fields)
-  return native.call(fields, policy)
+  return native.call(with_peer(fields), policy)
 end
 
 function t.reply(fields)
+  if type(fields) == "table" and fields.call ~= nil then
+    local copy = {}
+    for k, v in pairs(fields) do
+      copy[k] = v
+    end
+    copy.call = with_peer(fields.call)
+    fields = copy
+  end
   return native.reply(fields, policy)
+end
+
+function t.peer(id)
+  assert(id == nil or type(id) == "string", "peer(id)")
+  peer = id
+end
+
+-- Seconds since 1970 of a day of the Gregorian calendar (Howard Hinnant's days_from_civil).
+local function day(year, month, of_month)
+  if month <= 2 then
+    year = year - 1
+  end
+  local era = year // 400
+  local of_era = year - era * 400
+  local of_year = (153 * ((month + 9) % 12) + 2) // 5 + of_month - 1
+  return (era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468) * 86400
+end
+
+local function seconds_of(when)
+  if type(when) ~= "string" then
+    return when
+  end
+  local y, mo, d, h, mi, s, sign, zh, zm = when:match "^(%d%d%d%d)-(%d%d)-(%d%d)[T ](%d%d):(%d%d):(%d%d%.?%d*)([Zz+-])(%d*):?(%d*)$"
+  if not y then
+    error(("'%s' is no time like 2026-11-25T10:00:00Z"):format(when), 3)
+  end
+  local offset = (tonumber(zh) or 0) * 3600 + (tonumber(zm) or 0) * 60
+  if sign == "-" then
+    offset = -offset
+  end
+  y, mo, d = tonumber(y), tonumber(mo), tonumber(d)
+  return day(y, mo, d) + tonumber(h) * 3600 + tonumber(mi) * 60 + tonumber(s) - offset
+end
+
+function t.clock.now()
+  return native.clock()
+end
+
+function t.clock.set(when)
+  return native.set_clock(seconds_of(when))
+end
+
+function t.clock.advance(by)
+  return native.advance(by)
 end
 
 local function describe(d)
@@ -56,23 +136,35 @@ end
 
 function t.denied(d, text)
   if not d.denied then
-    error("expected a denial, got " .. describe(d), 2)
+    fail("expected a denial, got " .. describe(d))
   end
   if text and not d.reason:find(text, 1, true) then
-    error(("expected a reason with '%s', got %s"):format(text, describe(d)), 2)
+    fail(("expected a reason with '%s', got %s"):format(text, describe(d)))
   end
 end
 
 function t.allowed(d)
   if d.denied then
-    error("expected it to pass, got " .. describe(d), 2)
+    fail("expected it to pass, got " .. describe(d))
   end
 end
 
 function t.ok(value, text)
   if not value then
-    error(text or "expected a true value", 2)
+    fail(text or "expected a true value")
   end
+end
+
+function t.raises(fn, text)
+  local good, err = pcall(fn)
+  if good then
+    fail("expected an error, and there was none")
+  end
+  err = tostring(err)
+  if text and not err:find(text, 1, true) then
+    fail(("expected an error with '%s', got %s"):format(text, err))
+  end
+  return err
 end
 
 local function same(a, b)
@@ -92,8 +184,6 @@ local function same(a, b)
   return true
 end
 
-local json = require "ephor.json"
-
 local function show(value)
   local good, text = pcall(json.encode, value)
   return good and text or tostring(value)
@@ -101,22 +191,8 @@ end
 
 function t.equal(given, wanted)
   if not same(given, wanted) then
-    error(("expected %s, got %s"):format(show(wanted), show(given)), 2)
+    fail(("expected %s, got %s"):format(show(wanted), show(given)))
   end
-end
-
--- Runs all cases; `tell(number, name, error or nil)` hears of each. Called by `ephor test`.
-function t.run(tell, from)
-  local failed = 0
-  for i, case in ipairs(t.cases) do
-    policy = case.policy
-    local good, err = pcall(case.fn)
-    if not good then
-      failed = failed + 1
-    end
-    tell(from + i, case.name, not good and tostring(err) or nil)
-  end
-  return #t.cases, failed
 end
 
 return t

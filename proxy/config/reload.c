@@ -8,6 +8,7 @@
 #include "config/files.h"
 #include "config/process.h"
 #include "filter/bundle.h"
+#include "lua/policy_test.h"
 
 #define POLICY_MAX (1u << 20)
 
@@ -276,6 +277,9 @@ bool ep_reload_take(struct ep_server *s, struct ep_config *config, const char *r
             a.identity = ep_identity_ref(s->identity);
         }
     }
+    if (config->policies.require_tests && config->policies.directory.n && config->policies.mode != EP_MODE_OFF &&
+        !ep_policy_tests_pass(&config->policies, err)) /* in this thread, which carries no traffic */
+        goto done;
     if (!open_audit(s, config, &a.audit, err) || !open_sockets(s, &a, err) || !build(s, &a, err))
         goto done;
     if (!record(s, &a, result, err)) {

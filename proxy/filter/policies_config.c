@@ -33,6 +33,31 @@ static const struct ep_schema budget_schema =
     EP_SCHEMA("policies.budget", "What one call of a policy may use. Over it, the request is denied.",
               struct ep_policies_budget, budget_fields, .check = NULL);
 
+static const struct ep_field record_fields[] = {
+    {.key = "file",
+     .type = EP_TYPE_STR,
+     .offset = offsetof(struct ep_policies_record, file),
+     .required = true,
+     .help = "The file to append to; made with mode 0600. It holds bodies and arguments as they came."},
+    {.key = "sample",
+     .type = EP_TYPE_PERCENT,
+     .offset = offsetof(struct ep_policies_record, sample),
+     .preset = "1%",
+     .max = 100,
+     .help = "The share of requests that is recorded."},
+    {.key = "limit",
+     .type = EP_TYPE_SIZE,
+     .offset = offsetof(struct ep_policies_record, limit),
+     .preset = "64MiB",
+     .min = 4096,
+     .max = 1e12,
+     .help = "How large the file may become; then nothing more is recorded."},
+};
+
+static const struct ep_schema record_schema =
+    EP_SCHEMA("policies.record", "Requests and decisions kept for `ephor test --record`.", struct ep_policies_record,
+              record_fields, .check = NULL);
+
 static const struct ep_field fields[] = {
     {.key = "directory",
      .type = EP_TYPE_STR,
@@ -49,6 +74,16 @@ static const struct ep_field fields[] = {
      .preset = "enforce",
      .names = modes,
      .help = "shadow: all policies decide and are counted, and everything passes. off: none runs."},
+    {.key = "require_tests",
+     .type = EP_TYPE_BOOL,
+     .offset = AT(require_tests),
+     .preset = "false",
+     .help = "Refuse policies whose tests (*_test.lua) fail, and each policy that no passing test has judged by."},
+    {.key = "record",
+     .type = EP_TYPE_OPTIONAL,
+     .offset = AT(record),
+     .sub = &record_schema,
+     .help = "Keep a sample of the requests, to try changed policies on."},
 };
 
 const struct ep_schema ep_policies_schema =

@@ -10,10 +10,19 @@ struct ep_policies_budget {
     uint64_t time_ns;
 };
 
+/* Requests that are kept, so that a changed policy can be tried on them: filters/lua/record.h. */
+struct ep_policies_record {
+    struct ep_str file;
+    double sample;
+    uint64_t limit; /* bytes of the file */
+};
+
 struct ep_policies_config {
     struct ep_str directory; /* of *.lua; empty: no policies */
     struct ep_policies_budget budget;
     int mode; /* enum ep_mode: shadow makes every policy a shadow, off runs none */
+    bool require_tests;
+    struct ep_policies_record *record; /* NULL: none */
 };
 
 extern const struct ep_schema ep_policies_schema;

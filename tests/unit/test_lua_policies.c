@@ -3,7 +3,6 @@
 #include "lua_fixture.h"
 
 #include "lua/policy.h"
-#include "lua/policy_test.h"
 
 extern const struct ep_filter ep_filter_policies;
 
@@ -567,29 +566,6 @@ static void test_report(void **state)
     ep_json_fini(&j);
 }
 
-static void test_examples_pass_their_tests(void **state)
-{
-    char examples[512];
-    char *good[] = {(char[]){"test"}, examples}, *wrong[] = {(char[]){"test"}};
-    struct play *p = *state;
-    char *bad[] = {(char[]){"test"}, p->directory};
-
-    snprintf(examples, sizeof examples, "%.*s/lua/policies",
-             (int)(strlen(__FILE__) - strlen("/tests/unit/test_lua_policies.c")), __FILE__);
-    assert_int_equal(ep_policy_test_main(2, good), 0);
-    assert_int_equal(ep_policy_test_main(1, wrong), 2);
-    play_file(p, "a.lua", HEAD "call = function(c) end }");
-    play_file(p, "a_test.lua",
-              "local t = require 'ephor.test' t.policy 'p'\n"
-              "t.case('x', function() t.denied(t.call {}) end)");
-    assert_int_equal(ep_policy_test_main(2, bad), 1);
-    play_file(p, "a_test.lua", "syntax error");
-    assert_int_equal(ep_policy_test_main(2, bad), 1);
-    play_file(p, "a.lua", "syntax error");
-    assert_int_equal(ep_policy_test_main(2, bad), 1);
-    p->instance.filter = NULL;
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -614,7 +590,6 @@ int main(void)
         TEST(test_chains_of_a_view_share),
         TEST(test_agent_filter_is_needed),
         TEST(test_report),
-        TEST(test_examples_pass_their_tests),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

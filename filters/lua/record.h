@@ -1,0 +1,36 @@
+/* Recording what policies were asked and what they said, so that a changed policy can be tried on it.
+ *
+ * A sample of the requests that reach the filter `policies` becomes one line of JSON each, in a file of mode 0600:
+ *     {"v":1,"now":1764072000.25,"request":{...},"lost":{"headers.authorization":"masked"},
+ *      "decisions":[{"policy":"no-shell","call":0,"decision":"deny","code":"policy.denied","reason":"..."}],
+ *      "unmatched":["other"]}
+ * `request` has the fields of t.call (lua/ephor/test.lua), so a line can become a test. What is not as it was is named in
+ * `lost`, with why: "masked" (a secret), "cut" (over EP_RECORD_FIELD_MAX), "encoding" (no UTF-8). `call` counts the
+ * calls of a batch; `"mode":"shadow"` says that all policies were shadows. A policy that is in neither list was not asked, since one before it refused.
+ *
+ * The head of a line is made before the first policy can change the request; lines are gathered and written at the end of
+ * the turn. The file grows to `limit` and no further: from then on requests are only counted. */
+#ifndef EP_LUA_RECORD_H
+#define EP_LUA_RECORD_H
+
+#include "lua/policy.h"
+
+#define EP_RECORD_FIELD_MAX ((size_t)64 << 10) /* bytes of a body or arguments */
+#define EP_RECORD_LINE_MAX  ((size_t)1 << 20)  /* longer ones are dropped and counted */
+
+struct ep_recorder;
+struct ep_record; /* of one request, in its arena */
+
+/* Of c->record. NULL with err when the file can't be made or opened. */
+struct ep_recorder *ep_recorder_new(const struct ep_policies_config *c, struct ep_worker *w, struct ep_error *err);
+void ep_recorder_free(struct ep_recorder *r); /* writes what is left; NULL is fine */
+
+/* NULL: this one is not in the sample. */
+struct ep_record *ep_record_begin(struct ep_recorder *r, struct ep_stream *s);
+/* How `p` judged the call with that number, from 0. */
+void ep_record_decision(struct ep_record *rec, const struct ep_policy *p, unsigned call,
+                        const struct ep_policy_verdict *v);
+/* All were asked who will be. The stream's arena must still be there; one that never comes here is not recorded. */
+void ep_record_end(struct ep_recorder *r, struct ep_record *rec);
+
+#endif
