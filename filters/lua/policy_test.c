@@ -12,6 +12,7 @@
 #include "lua/testing.h"
 
 static const struct ep_lua_budget case_budget = {100000000, 64 << 20, 10 * EP_S};
+#define REQUIRED_TIME (20 * EP_S) /* of all tests together, when a configuration waits for them */
 #define POLICY_TIME (2 * EP_S) /* of a call: a busy machine must not fail a test, and what loops runs out of instructions */
 
 /* --- what there is and what came out --- */
@@ -63,6 +64,12 @@ static void run_case(struct ep_tests *t, const struct ep_test_case *k)
     uint64_t start = ep_clock_ns();
     enum ep_lua_status status;
 
+    if (t->deadline_ns && start > t->deadline_ns) {
+        broken(t, r, ep_arena_printf(&t->arena, "%.*s:%d: no time is left: required tests have %llus in all",
+                                     EP_STR_ARG(t->file), k->line, REQUIRED_TIME / EP_S));
+        ep_lua_thread_give(l, thread, false);
+        return;
+    }
     memset(t->touched, 0, sizeof t->touched);
     t->expected = (struct ep_str){NULL, 0};
     ep_test_world_reset(l);
@@ -352,6 +359,11 @@ static bool all_pass(const struct ep_tests *t, struct ep_error *err)
     return true;
 }
 
+bool ep_policies_want_tests(const struct ep_policies_config *config)
+{
+    return config->require_tests && config->directory.n && config->mode != EP_MODE_OFF;
+}
+
 bool ep_policy_tests_pass(const struct ep_policies_config *config, struct ep_error *err)
 {
     struct ep_worker *w = ep_calloc(1, sizeof *w);
@@ -363,6 +375,7 @@ bool ep_policy_tests_pass(const struct ep_policies_config *config, struct ep_err
     alone.record = NULL; /* tests are no requests */
     alone.mode = EP_MODE_ENFORCE;
     tests_init(t, w, directory);
+    t->deadline_ns = ep_clock_ns() + REQUIRED_TIME;
     good = tests_load(t, &alone, false, err);
     if (good) {
         test_directory(t);

@@ -22,6 +22,8 @@ struct ep_policy_test_options {
  * can't be read or written. */
 int ep_policy_test(const struct ep_policy_test_options *o);
 
+/* Whether a configuration asks for that. */
+bool ep_policies_want_tests(const struct ep_policies_config *config);
 /* True when all tests of the directory pass and each policy was judged in a case that passed. Else false with err, which
  * names file and line. Takes as long as the tests do, and has a Lua state of its own: not for a worker's thread. */
 bool ep_policy_tests_pass(const struct ep_policies_config *config, struct ep_error *err);

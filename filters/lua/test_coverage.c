@@ -3,8 +3,8 @@
  * Which lines ran, a hook says. Which lines could have run stands in the compiled code: Lua tells it for functions that
  * it holds (lua_getinfo, "L"), but not for those inside that were never made, and those are what one wants to know of.
  * So the code is dumped and its line tables are read; the form is that of Lua 5.4 (lundump.c, ldebug.c), whose version
- * the dump names. The last instruction of a function is the return that Lua adds at its `end`; it is left out, since a
- * function that returns before would never be covered whole. */
+ * the dump names. Instructions that Lua adds and that can't be reached are left out, or no function that returns early
+ * would ever be covered whole: the return at its `end`, the one behind a tail call, the jump over `else` behind a return. */
 #include "lua/testing.h"
 
 #include <stdlib.h>
@@ -134,8 +134,23 @@ static void skip_constants(struct dump *d)
     }
 }
 
+enum { JUMP = 56, TAIL_CALL = 69, RETURN = 70, RETURN1 = 72 }; /* lopcodes.h: the lowest 7 bits of 4 bytes */
+
+static bool added(const uint8_t *code, size_t i, size_t n)
+{
+    unsigned before, op;
+
+    if (i == n - 1)
+        return true;
+    if (i == 0)
+        return false;
+    before = code[(i - 1) * 4] & 0x7f;
+    op = code[i * 4] & 0x7f;
+    return before == TAIL_CALL || (op == JUMP && before >= RETURN && before <= RETURN1);
+}
+
 /* Steps from one instruction's line to the next; -128: the line is in the list of absolute ones. */
-static void read_lines(struct dump *d, bool vararg, size_t line)
+static void read_lines(struct dump *d, const uint8_t *code, size_t n_code, bool vararg, size_t line)
 {
     size_t n = number(d);
     const uint8_t *steps = d->p;
@@ -150,8 +165,8 @@ static void read_lines(struct dump *d, bool vararg, size_t line)
             line = number(d);
             n_absolute--;
         }
-        bool prologue = vararg && i == 0, final = i == n - 1;
-        if (!prologue && !final && line < LINES_MAX)
+        bool prologue = vararg && i == 0;
+        if (!prologue && i < n_code && line < LINES_MAX && !added(code, i, n_code))
             d->lines[line] = 1;
     }
     for (; d->good && n_absolute > 0; n_absolute--) {
@@ -168,7 +183,9 @@ static void read_function(struct dump *d, unsigned depth)
     skip(d, 1);
     bool vararg = byte(d) != 0;
     skip(d, 1);
-    skip(d, number(d) * 4); /* the instructions */
+    size_t n_code = number(d);
+    const uint8_t *code = d->p;
+    skip(d, n_code * 4);
     skip_constants(d);
     skip(d, number(d) * 3); /* upvalues */
     for (size_t n = number(d); d->good && n > 0; n--) {
@@ -177,7 +194,7 @@ static void read_function(struct dump *d, unsigned depth)
         else
             read_function(d, depth - 1);
     }
-    read_lines(d, vararg, line);
+    read_lines(d, code, n_code, vararg, line);
     for (size_t n = number(d); d->good && n > 0; n--) { /* local variables */
         skip_string(d);
         number(d);

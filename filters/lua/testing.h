@@ -52,6 +52,7 @@ struct ep_tests {
     struct ep_test_result *results;
     size_t n_results, cap_results, n_bad;
     struct ep_str file;     /* that runs */
+    uint64_t deadline_ns;   /* of all cases together; 0: none */
     struct ep_str expected; /* the expectation that was not met, as the error will say it; empty: none */
     bool touched[EP_POLICIES_MAX]; /* by the case that runs: it matched, so the policy answered */
     bool tested[EP_POLICIES_MAX];  /* by a case that passed */

@@ -38,8 +38,17 @@ local function fail(text)
   error(text, 3)
 end
 
+-- Calls what is written in C; an error in what it was given is one of the line that called the function that calls this one.
+local function checked(fn, ...)
+  local good, result = pcall(fn, ...)
+  if not good then
+    error(result, 3)
+  end
+  return result
+end
+
 function t.policy(name)
-  native.find(name)
+  checked(native.find, name)
   policy = name
 end
 
@@ -64,7 +73,8 @@ local function with_peer(fields)
 end
 
 function t.call(fields)
-  return native.call(with_peer(fields), policy)
+  local d = checked(native.call, with_peer(fields), policy)
+  return d
 end
 
 function t.reply(fields)
@@ -76,7 +86,8 @@ function t.reply(fields)
     copy.call = with_peer(fields.call)
     fields = copy
   end
-  return native.reply(fields, policy)
+  local d = checked(native.reply, fields, policy)
+  return d
 end
 
 function t.peer(id)
@@ -116,11 +127,13 @@ function t.clock.now()
 end
 
 function t.clock.set(when)
-  return native.set_clock(seconds_of(when))
+  local now = checked(native.set_clock, seconds_of(when))
+  return now
 end
 
 function t.clock.advance(by)
-  return native.advance(by)
+  local now = checked(native.advance, by)
+  return now
 end
 
 local function describe(d)

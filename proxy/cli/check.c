@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "config/config.h"
+#include "lua/policy_test.h"
 
 struct options {
     bool print, quiet;
@@ -66,6 +67,13 @@ static int check_file(const char *path, const struct options *o)
     text = ep_problems_text(&problems, true);
     fputs(text, stderr);
     free(text);
+    struct ep_error untested;
+    if (config && ep_policies_want_tests(&config->policies) && !ep_policy_tests_pass(&config->policies, &untested)) {
+        fprintf(stderr, "%s: %s\n", path, untested.text);
+        problems.errors++;
+        ep_config_unref(config);
+        config = NULL;
+    }
     status = config ? EP_EXIT_GOOD : stat(path, &st) < 0 ? EP_EXIT_ENVIRONMENT : EP_EXIT_BAD;
     if (config && !o->quiet && (o->print || o->n == 1)) {
         text = ep_config_print(config, false);

@@ -277,8 +277,7 @@ bool ep_reload_take(struct ep_server *s, struct ep_config *config, const char *r
             a.identity = ep_identity_ref(s->identity);
         }
     }
-    if (config->policies.require_tests && config->policies.directory.n && config->policies.mode != EP_MODE_OFF &&
-        !ep_policy_tests_pass(&config->policies, err)) /* in this thread, which carries no traffic */
+    if (ep_policies_want_tests(&config->policies) && !ep_policy_tests_pass(&config->policies, err))
         goto done;
     if (!open_audit(s, config, &a.audit, err) || !open_sockets(s, &a, err) || !build(s, &a, err))
         goto done;

@@ -52,14 +52,12 @@ static unsigned link_tests(const struct play *p)
 static void test_modules_pass_their_tests(void **state)
 {
     struct play *p = *state;
-    char *argv[] = {(char[]){"test"}, p->directory};
-
     play_file(p, "_good_config.lua", "return { list = {'b'}, name = 'n' }");
     play_file(p, "_broken_config.lua", "return {");
     play_file(p, "_text_config.lua", "return 'x'");
     play_file(p, "_chain_config.lua", "return require '_missing'");
     assert_true(link_tests(p) >= 10);
-    assert_int_equal(ep_policy_test_main(2, argv), 0);
+    assert_int_equal(ep_policy_test(&(struct ep_policy_test_options){.directory = p->directory, .coverage_minimum = -1}), 0);
     p->instance.filter = NULL;
 }
 
