@@ -46,19 +46,17 @@ static struct calls *calls_of(struct ep_worker *w)
     return w->http_calls;
 }
 
+/* False: there are too many. It is counted all the same, until it has been told. */
 static bool calls_add(struct ep_worker *w, struct ep_http_call *c)
 {
     struct calls *all = w->http_calls;
 
-    if (all && all->n >= EP_HTTP_CALLS_MAX)
-        return false;
     if (!all) {
         w->http_calls = all = ep_calloc(1, sizeof *all);
         ep_list_init(&all->list);
     }
     ep_list_push(&all->list, &c->node);
-    all->n++;
-    return true;
+    return ++all->n <= EP_HTTP_CALLS_MAX;
 }
 
 static void calls_remove(struct ep_http_call *c)
@@ -391,11 +389,6 @@ struct ep_http_call *ep_http_call_start(const struct ep_http_call_request *q, st
         return NULL;
     ep_arena_init(&arena, &w->chunks);
     c = ep_arena_zalloc(&arena, sizeof *c);
-    if (!calls_add(w, c)) {
-        ep_arena_fini(&arena);
-        ep_error_set(err, "more than %u calls of this worker are under way", EP_HTTP_CALLS_MAX);
-        return NULL;
-    }
     c->arena = arena; /* from here on only this copy is used */
     c->worker = w;
     c->view = ep_view_ref(q->view);
@@ -414,6 +407,10 @@ struct ep_http_call *ep_http_call_start(const struct ep_http_call_request *q, st
     ep_task_init(&c->task, on_task);
     ep_timer_init(&c->timer, on_timer);
     write_request(c, q);
+    if (!calls_add(w, c)) {
+        end(c, "limit");
+        return c;
+    }
     ep_worker_timer(w, &c->timer, q->timeout_ns ? q->timeout_ns : EP_HTTP_CALL_TIME_NS);
     acquire(c);
     return c;

@@ -51,7 +51,7 @@ struct ep_http_call_request {
 /* The cluster of that name; NULL: there is none, or it is not for HTTP. */
 struct ep_cluster *ep_http_call_cluster(const struct ep_view *v, struct ep_str name);
 
-/* Begins. NULL with err: what is asked for is no valid request; `done` isn't called then. Headers that frame a message
+/* Begins. NULL with err: what is asked for is no valid request; `done` isn't called then. All else, a limit too, is told. Headers that frame a message
  * (content-length, connection, …) and `host` are left out: ephor writes its own. */
 struct ep_http_call *ep_http_call_start(const struct ep_http_call_request *q, struct ep_error *err);
 /* Nobody waits any more: the request is reset and `done` isn't called. Not from inside `done`. */

@@ -6,39 +6,94 @@
 
 /* --- objects --- */
 
-struct ep_envoy_handle *ep_envoy_check(lua_State *L, enum ep_envoy_class class)
+static const struct ep_envoy_object *object_at_1(lua_State *L, enum ep_envoy_class class)
 {
     const struct ep_envoy_object *o = lua_type(L, 1) == LUA_TUSERDATA ? lua_touserdata(L, 1) : NULL;
 
     if (!o || lua_rawlen(L, 1) < sizeof *o || o->class != (uint32_t) class || !o->handle->s)
         luaL_error(L, EP_ENVOY_SCOPE);
-    return o->handle;
+    return o;
+}
+
+struct ep_envoy_handle *ep_envoy_check(lua_State *L, enum ep_envoy_class class)
+{
+    return object_at_1(L, class)->handle;
+}
+
+void *ep_envoy_check_object(lua_State *L, enum ep_envoy_class class)
+{
+    object_at_1(L, class);
+    return lua_touserdata(L, 1);
 }
 
 static const char *class_name(enum ep_envoy_class class)
 {
     static const char *const names[] = {
-        "ephor.envoy.handle",   "ephor.envoy.headers",    "ephor.envoy.trailers",
-        "ephor.envoy.body",     "ephor.envoy.streamInfo", "ephor.envoy.dynamicMetadata",
-        "ephor.envoy.metadata", "ephor.envoy.connection", "ephor.envoy.ssl",
+        "ephor.envoy.handle",
+        "ephor.envoy.headers",
+        "ephor.envoy.trailers",
+        "ephor.envoy.downstreamRequestHeaders",
+        "ephor.envoy.body",
+        "ephor.envoy.streamInfo",
+        "ephor.envoy.connectionStreamInfo",
+        "ephor.envoy.dynamicMetadata",
+        "ephor.envoy.connectionMetadata",
+        "ephor.envoy.filterState",
+        "ephor.envoy.metadata",
+        "ephor.envoy.route",
+        "ephor.envoy.virtualHost",
+        "ephor.envoy.virtualHostMetadata",
+        "ephor.envoy.filterContext",
+        "ephor.envoy.connection",
+        "ephor.envoy.ssl",
+        "ephor.envoy.subject",
+        "ephor.envoy.stats",
+        "ephor.envoy.chunk",
+        "ephor.envoy.publicKey",
+        "ephor.envoy.counter",
+        "ephor.envoy.gauge",
+        "ephor.envoy.histogram",
     };
+    static_assert(EP_COUNT(names) == EP_ENVOY_END - EP_ENVOY_HANDLE, "a name for each class");
+
     return names[class - EP_ENVOY_HANDLE];
+}
+
+void ep_envoy_push_metatable(lua_State *L, enum ep_envoy_class class)
+{
+    luaL_getmetatable(L, class_name(class));
+}
+
+void ep_envoy_push_next(lua_State *L)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    lua_getfield(L, -1, LUA_GNAME);
+    lua_getfield(L, -1, "next");
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+}
+
+void *ep_envoy_push_new(lua_State *L, struct ep_envoy_handle *h, enum ep_envoy_class class, size_t bytes)
+{
+    struct ep_envoy_object *o = lua_newuserdatauv(L, bytes, 1);
+
+    memset(o, 0, bytes);
+    o->class = (uint32_t) class;
+    o->handle = h;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, h->ref);
+    lua_setiuservalue(L, -2, 1); /* an object that a script keeps keeps its handle */
+    luaL_setmetatable(L, class_name(class));
+    return o;
 }
 
 void ep_envoy_push(lua_State *L, struct ep_envoy_handle *h, enum ep_envoy_class class)
 {
     int value = (int)(class - EP_ENVOY_HANDLE);
-    struct ep_envoy_object *o;
 
     lua_rawgeti(L, LUA_REGISTRYINDEX, h->ref);
     if (lua_getiuservalue(L, -1, value) == LUA_TNIL) {
         lua_pop(L, 1);
-        o = lua_newuserdatauv(L, sizeof *o, 1);
-        o->class = (uint32_t) class;
-        o->handle = h;
-        lua_pushvalue(L, -2); /* an object that a script keeps keeps its handle */
-        lua_setiuservalue(L, -2, 1);
-        luaL_setmetatable(L, class_name(class));
+        ep_envoy_push_new(L, h, class, sizeof(struct ep_envoy_object));
         lua_pushvalue(L, -1);
         lua_setiuservalue(L, -3, value);
     }
@@ -69,13 +124,7 @@ static int log_at(lua_State *L)
     return 0;
 }
 
-static int not_here(lua_State *L)
-{
-    return luaL_error(L, "%s() is not in this version of ephor", lua_tostring(L, lua_upvalueindex(1)));
-}
-
-void ep_envoy_class(lua_State *L, enum ep_envoy_class class, const luaL_Reg *methods, const char *const *absent,
-                    const luaL_Reg *meta)
+void ep_envoy_class(lua_State *L, enum ep_envoy_class class, const luaL_Reg *methods, const luaL_Reg *meta)
 {
     static const struct {
         const char *name;
@@ -92,86 +141,41 @@ void ep_envoy_class(lua_State *L, enum ep_envoy_class class, const luaL_Reg *met
         lua_pushcclosure(L, log_at, 1);
         lua_setfield(L, -2, logs[i].name);
     }
-    for (; absent && *absent; absent++) {
-        lua_pushstring(L, *absent);
-        lua_pushcclosure(L, not_here, 1);
-        lua_setfield(L, -2, *absent);
-    }
     lua_pop(L, 2);
 }
 
 /* --- the handle: what it gives out --- */
 
-#define GIVES(function, class_)                                                                                        \
-    static int function(lua_State *L)                                                                                  \
-    {                                                                                                                  \
-        ep_envoy_push(L, ep_envoy_check(L, EP_ENVOY_HANDLE), class_);                                                  \
-        return 1;                                                                                                      \
-    }
-GIVES(headers, EP_ENVOY_HEADERS)
-GIVES(stream_info, EP_ENVOY_STREAM_INFO)
-GIVES(metadata, EP_ENVOY_METADATA)
-GIVES(connection, EP_ENVOY_CONNECTION)
+EP_ENVOY_GIVES(headers, EP_ENVOY_HANDLE, EP_ENVOY_HEADERS)
+EP_ENVOY_GIVES(stream_info, EP_ENVOY_HANDLE, EP_ENVOY_STREAM_INFO)
+EP_ENVOY_GIVES(connection_info, EP_ENVOY_HANDLE, EP_ENVOY_CONNECTION_INFO)
+EP_ENVOY_GIVES(metadata, EP_ENVOY_HANDLE, EP_ENVOY_METADATA)
+EP_ENVOY_GIVES(route, EP_ENVOY_HANDLE, EP_ENVOY_ROUTE)
+EP_ENVOY_GIVES(virtual_host, EP_ENVOY_HANDLE, EP_ENVOY_VIRTUAL_HOST)
+EP_ENVOY_GIVES(filter_context, EP_ENVOY_HANDLE, EP_ENVOY_CONTEXT)
+EP_ENVOY_GIVES(connection, EP_ENVOY_HANDLE, EP_ENVOY_CONNECTION)
+EP_ENVOY_GIVES(stats, EP_ENVOY_HANDLE, EP_ENVOY_STATS)
 
-/* Stops the script until the message is whole; it goes on in `then`. */
-static int wait_for(lua_State *L, struct ep_envoy_handle *h, enum ep_envoy_wait what, lua_KContext extra,
-                    lua_KFunction then)
+static int downstream_request_headers(lua_State *L)
+{
+    struct ep_envoy_handle *h = ep_envoy_check(L, EP_ENVOY_HANDLE);
+
+    if (h->request)
+        return luaL_error(L, "downstreamRequestHeaders() is of the response path");
+    if (h->s->request.has_headers)
+        ep_envoy_push(L, h, EP_ENVOY_REQUEST_HEADERS);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
+int ep_envoy_suspend(lua_State *L, struct ep_envoy_handle *h, enum ep_envoy_wait what, const char *method,
+                     lua_KContext extra, lua_KFunction then)
 {
     if (L != h->thread.L)
-        return luaL_error(L, "%s can't wait inside a coroutine of the script",
-                          what == EP_ENVOY_WAITS_BODY ? "body()" : "trailers()");
+        return luaL_error(L, "%s() can't wait inside a coroutine of the script", method);
     h->wait = what;
     return lua_yieldk(L, 0, extra, then);
-}
-
-static int give_body(lua_State *L, int status, lua_KContext always)
-{
-    struct ep_envoy_handle *h = ep_envoy_check(L, EP_ENVOY_HANDLE);
-
-    (void)status;
-    if (h->body.n == 0 && !always)
-        lua_pushnil(L);
-    else
-        ep_envoy_push(L, h, EP_ENVOY_BODY);
-    return 1;
-}
-
-static int body(lua_State *L)
-{
-    struct ep_envoy_handle *h = ep_envoy_check(L, EP_ENVOY_HANDLE);
-    bool always = false;
-
-    if (!lua_isnoneornil(L, 2)) {
-        luaL_checktype(L, 2, LUA_TBOOLEAN);
-        always = lua_toboolean(L, 2);
-    }
-    if (h->over)
-        return luaL_error(L, "cannot call body() after body has been streamed");
-    if (!h->whole)
-        return wait_for(L, h, EP_ENVOY_WAITS_BODY, always, give_body);
-    return give_body(L, LUA_OK, always);
-}
-
-static int give_trailers(lua_State *L, int status, lua_KContext extra)
-{
-    struct ep_envoy_handle *h = ep_envoy_check(L, EP_ENVOY_HANDLE);
-
-    (void)status;
-    (void)extra;
-    if (ep_envoy_message(h)->has_trailers)
-        ep_envoy_push(L, h, EP_ENVOY_TRAILERS);
-    else
-        lua_pushnil(L);
-    return 1;
-}
-
-static int trailers(lua_State *L)
-{
-    struct ep_envoy_handle *h = ep_envoy_check(L, EP_ENVOY_HANDLE);
-
-    if (!h->whole && !h->over)
-        return wait_for(L, h, EP_ENVOY_WAITS_TRAILERS, 0, give_trailers);
-    return give_trailers(L, LUA_OK, 0);
 }
 
 /* --- respond --- */
@@ -184,9 +188,29 @@ struct response {
     size_t n;
 };
 
-/* One header of the table, its value on top of the stack. */
-static void add_header(lua_State *L, struct response *r, struct ep_str name)
+void ep_envoy_each_header(lua_State *L, int table, void (*take)(lua_State *L, void *user, struct ep_str name),
+                          void *user)
 {
+    for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
+        if (lua_type(L, -2) != LUA_TSTRING)
+            luaL_error(L, "names of headers are strings, not a %s", luaL_typename(L, -2));
+        struct ep_str name = ep_lua_check_str(L, -2);
+        if (lua_type(L, -1) != LUA_TTABLE) {
+            take(L, user, name);
+            continue;
+        }
+        size_t n = lua_rawlen(L, -1);
+        for (size_t i = 1; i <= n; i++) {
+            lua_rawgeti(L, -1, (lua_Integer)i);
+            take(L, user, name);
+            lua_pop(L, 1);
+        }
+    }
+}
+
+static void add_header(lua_State *L, void *user, struct ep_str name)
+{
+    struct response *r = user;
     struct ep_arena *arena = &r->s->arena;
     struct ep_str value = ep_lua_check_text(L, lua_gettop(L));
     uint64_t status;
@@ -211,25 +235,6 @@ static void add_header(lua_State *L, struct response *r, struct ep_str name)
     r->v[r->n++] = (struct ep_reply_header){ep_arena_str(arena, name), ep_arena_str(arena, value)};
 }
 
-static void read_response(lua_State *L, struct response *r)
-{
-    for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
-        if (lua_type(L, -2) != LUA_TSTRING)
-            luaL_error(L, "names of headers are strings, not a %s", luaL_typename(L, -2));
-        struct ep_str name = ep_lua_check_str(L, -2);
-        if (lua_type(L, -1) != LUA_TTABLE) {
-            add_header(L, r, name);
-            continue;
-        }
-        size_t n = lua_rawlen(L, -1);
-        for (size_t i = 1; i <= n; i++) {
-            lua_rawgeti(L, -1, (lua_Integer)i);
-            add_header(L, r, name);
-            lua_pop(L, 1);
-        }
-    }
-}
-
 static unsigned grpc_status_of(unsigned status)
 {
     static const struct {
@@ -250,7 +255,7 @@ static int respond(lua_State *L)
 
     if (!h->request)
         return luaL_error(L, "respond not currently supported in the response path");
-    if (h->over)
+    if (h->s->response_started || h->s->reply_pending) /* Envoy: once the request's head has gone on */
         return luaL_error(L, "respond() cannot be called if headers have been continued");
     if (L != h->thread.L)
         return luaL_error(L, "respond() can't be called inside a coroutine of the script");
@@ -258,7 +263,7 @@ static int respond(lua_State *L)
     if (!lua_isnoneornil(L, 3))
         text = ep_lua_check_text(L, 3);
     r.v = ep_arena_alloc(&h->s->arena, EP_HEADERS_MAX_COUNT * sizeof *r.v);
-    read_response(L, &r);
+    ep_envoy_each_header(L, 2, add_header, &r);
     if (r.status < 200 || r.status > 599)
         return luaL_error(L, ":status must be between 200-599");
     if (!r.content_type.n && text.n)
@@ -268,6 +273,8 @@ static int respond(lua_State *L)
         ep_stream_reply_grpc(h->s, grpc_status_of(r.status), text);
     else
         ep_stream_reply(h->s, r.status, r.content_type, text, r.v, r.n);
+    if (h->s->reply_pending)
+        h->s->reply_from = (int8_t)h->index; /* as in Envoy, the filter's own envoy_on_response sees it */
     h->wait = EP_ENVOY_RESPONDED; /* the script doesn't go on */
     return lua_yield(L, 0);
 }
@@ -278,32 +285,6 @@ static int clear_route_cache(lua_State *L)
 {
     ep_stream_clear_route(ep_envoy_check(L, EP_ENVOY_HANDLE)->s);
     return 0;
-}
-
-static int base64_escape(lua_State *L)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    struct ep_str s;
-    luaL_Buffer b;
-
-    ep_envoy_check(L, EP_ENVOY_HANDLE);
-    s = ep_lua_check_text(L, 2);
-    ep_lua_charge(L, s.n / 16);
-    size_t n = (s.n + 2) / 3 * 4;
-    char *out = luaL_buffinitsize(L, &b, n);
-    for (size_t i = 0; i < s.n; i += 3) {
-        uint32_t v = (uint32_t)(unsigned char)s.p[i] << 16;
-        if (i + 1 < s.n)
-            v |= (uint32_t)(unsigned char)s.p[i + 1] << 8;
-        if (i + 2 < s.n)
-            v |= (unsigned char)s.p[i + 2];
-        *out++ = digits[v >> 18];
-        *out++ = digits[(v >> 12) & 63];
-        *out++ = i + 1 < s.n ? digits[(v >> 6) & 63] : '=';
-        *out++ = i + 2 < s.n ? digits[v & 63] : '=';
-    }
-    luaL_pushresultsize(&b, n);
-    return 1;
 }
 
 enum { MILLISECOND, MICROSECOND };
@@ -332,98 +313,84 @@ static int timestamp_string(lua_State *L)
     return 1;
 }
 
-/* --- the body --- */
+/* --- the upstream's address --- */
 
-static struct ep_envoy_handle *check_body(lua_State *L)
+/* "10.0.0.1:80", or without a port: then any port of that address will do. */
+static bool parse_host(struct ep_str host, struct ep_addr *addr, bool *any_port)
 {
-    struct ep_envoy_handle *h = ep_envoy_check(L, EP_ENVOY_BODY);
+    char text[128];
 
-    if (h->over) /* the bytes have gone on */
-        luaL_error(L, EP_ENVOY_SCOPE);
-    return h;
+    *any_port = false;
+    if (ep_addr_parse(host, addr))
+        return addr->u.sa.sa_family != AF_UNIX;
+    *any_port = true;
+    if (host.n > 64 || memchr(host.p, '[', host.n) || memchr(host.p, '/', host.n))
+        return false;
+    snprintf(text, sizeof text, memchr(host.p, ':', host.n) ? "[%.*s]:1" : "%.*s:1", EP_STR_ARG(host));
+    return ep_addr_parse(ep_str(text), addr) && addr->u.sa.sa_family != AF_UNIX;
 }
 
-static int body_length(lua_State *L)
+static int set_upstream_override_host(lua_State *L)
 {
-    lua_pushinteger(L, (lua_Integer)check_body(L)->body.n);
-    return 1;
-}
+    struct ep_envoy_handle *h = ep_envoy_check(L, EP_ENVOY_HANDLE);
+    struct ep_str host = ep_lua_check_str(L, 2);
+    struct ep_upstream_override *o;
+    struct ep_addr addr;
+    bool any_port;
 
-static int body_get_bytes(lua_State *L)
-{
-    struct ep_envoy_handle *h = check_body(L);
-    lua_Integer index = luaL_checkinteger(L, 2), n = luaL_checkinteger(L, 3), size = (lua_Integer)h->body.n;
-
-    if (index < 0 || n < 0 || index > size || n > size - index)
-        return luaL_error(L, "index/length must be >= 0 and (index + length) must be <= buffer size");
-    ep_lua_charge(L, (uint64_t)n / 64);
-    lua_pushlstring(L, n ? h->body.p + index : "", (size_t)n);
-    return 1;
-}
-
-static int body_set_bytes(lua_State *L)
-{
-    struct ep_envoy_handle *h = check_body(L);
-    struct ep_str given = ep_lua_check_text(L, 2);
-
-    if (given.n > 16u << 20)
-        return luaL_error(L, "a body has at most 16 MiB");
-    ep_lua_charge(L, given.n / 64); /* copied to where the allocator doesn't count */
-    h->body = ep_arena_str(&h->s->arena, given);
-    if (h->request)
-        ep_stream_set_request_body(h->s, h->body);
-    else
-        ep_stream_set_response_body(h->s, h->body);
-    lua_pushinteger(L, (lua_Integer)given.n);
-    return 1;
+    if (!lua_isnoneornil(L, 3))
+        luaL_checktype(L, 3, LUA_TBOOLEAN);
+    if (!h->request)
+        return luaL_error(L, "setUpstreamOverrideHost() is of the request path");
+    if (!parse_host(host, &addr, &any_port))
+        return luaL_error(L, "host is not a valid IP address");
+    o = ep_arena_zalloc(&h->s->arena, sizeof *o);
+    *o = (struct ep_upstream_override){.addr = addr, .any_port = any_port, .strict = lua_toboolean(L, 3)};
+    ep_lua_charge(L, 100);
+    h->s->upstream_override = o;
+    return 0;
 }
 
 void ep_envoy_open(lua_State *L)
 {
-    static const luaL_Reg handle_methods[] = {
+    static const luaL_Reg methods[] = {
         {"headers", headers},
-        {"body", body},
-        {"trailers", trailers},
+        {"body", ep_envoy_body},
+        {"bodyChunks", ep_envoy_body_chunks},
+        {"trailers", ep_envoy_trailers},
+        {"httpCall", ep_envoy_http_call},
+        {"respond", respond},
         {"metadata", metadata},
+        {"route", route},
+        {"virtualHost", virtual_host},
+        {"filterContext", filter_context},
         {"streamInfo", stream_info},
         {"requestInfo", stream_info},
+        {"connectionStreamInfo", connection_info},
         {"connection", connection},
-        {"respond", respond},
+        {"stats", stats},
+        {"downstreamRequestHeaders", downstream_request_headers},
         {"clearRouteCache", clear_route_cache},
-        {"base64Escape", base64_escape},
+        {"setUpstreamOverrideHost", set_upstream_override_host},
+        {"importPublicKey", ep_envoy_import_public_key},
+        {"verifySignature", ep_envoy_verify_signature},
+        {"base64Escape", ep_envoy_base64_escape},
         {"timestamp", timestamp},
         {"timestampString", timestamp_string},
         {NULL, NULL},
     };
-    static const char *const absent[] = {
-        "bodyChunks",
-        "httpCall",
-        "importPublicKey",
-        "verifySignature",
-        "connectionStreamInfo",
-        "virtualHost",
-        "route",
-        "filterContext",
-        "setUpstreamOverrideHost",
-        "stats",
-        "downstreamRequestHeaders",
-        NULL,
-    };
-    static const luaL_Reg body_methods[] = {
-        {"length", body_length},
-        {"getBytes", body_get_bytes},
-        {"setBytes", body_set_bytes},
-        {NULL, NULL},
-    };
-    static const luaL_Reg body_meta[] = {{"__len", body_length}, {NULL, NULL}};
 
     if (luaL_getmetatable(L, class_name(EP_ENVOY_HANDLE)) != LUA_TNIL) {
         lua_pop(L, 1);
         return;
     }
     lua_pop(L, 1);
-    ep_envoy_class(L, EP_ENVOY_HANDLE, handle_methods, absent, NULL);
-    ep_envoy_class(L, EP_ENVOY_BODY, body_methods, NULL, body_meta);
+    ep_envoy_class(L, EP_ENVOY_HANDLE, methods, NULL);
+    ep_envoy_body_open(L);
+    ep_envoy_crypto_open(L);
     ep_envoy_headers_open(L);
     ep_envoy_info_open(L);
+    ep_envoy_metadata_open(L);
+    ep_envoy_ssl_open(L);
+    ep_envoy_stats_open(L);
 }

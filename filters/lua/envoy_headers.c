@@ -1,4 +1,4 @@
-/* headers() and trailers() of Envoy's API: get, getAtIndex, getNumValues, add, replace, remove, pairs.
+/* headers(), trailers() and downstreamRequestHeaders() of Envoy's API: get, getAtIndex, getNumValues, add, replace, remove, pairs.
  *
  * pairs goes over a picture of the table, so that a script may change it meanwhile (Envoy raises an error there).
  * What says where a message ends is ephor's own: a script's content-length, transfer-encoding and connection headers
@@ -6,7 +6,8 @@
 #include "filter/chain.h"
 #include "lua/envoy.h"
 
-#define NAME_MAX_BYTES 256u
+#define NAME_MAX_BYTES   256u
+#define REASON_MAX_BYTES 256u
 
 struct access {
     struct ep_envoy_handle *h;
@@ -17,8 +18,14 @@ struct access {
 static struct access check(lua_State *L)
 {
     const struct ep_envoy_object *o = lua_type(L, 1) == LUA_TUSERDATA ? lua_touserdata(L, 1) : NULL;
-    struct access a = {.trailers = o && lua_rawlen(L, 1) >= sizeof *o && o->class == EP_ENVOY_TRAILERS};
+    uint32_t class = o && lua_rawlen(L, 1) >= sizeof *o ? o->class : 0;
+    struct access a = {.trailers = class == EP_ENVOY_TRAILERS};
 
+    if (class == EP_ENVOY_REQUEST_HEADERS) {
+        a.h = ep_envoy_check(L, EP_ENVOY_REQUEST_HEADERS);
+        a.table = &a.h->s->request.headers;
+        return a;
+    }
     a.h = ep_envoy_check(L, a.trailers ? EP_ENVOY_TRAILERS : EP_ENVOY_HEADERS);
     a.table = a.trailers ? &ep_envoy_message(a.h)->trailers : &ep_envoy_message(a.h)->headers;
     return a;
@@ -28,7 +35,7 @@ static struct access check_mutable(lua_State *L)
 {
     struct access a = check(L);
 
-    if (a.h->over)
+    if (a.h->over || (a.h->continued && !a.trailers))
         luaL_error(L, "header map can no longer be modified");
     return a;
 }
@@ -173,6 +180,20 @@ static int headers_remove(lua_State *L)
     return 0;
 }
 
+static int set_reason_phrase(lua_State *L)
+{
+    struct access a = check_mutable(L);
+    struct ep_str phrase = ep_lua_check_text(L, 2);
+
+    if (a.h->request)
+        return luaL_error(L, "setHttp1ReasonPhrase() is of the response path");
+    if (phrase.n > REASON_MAX_BYTES || !ep_header_value_valid(phrase))
+        return luaL_error(L, "a reason phrase has at most %d bytes and no control character", (int)REASON_MAX_BYTES);
+    if (a.h->s->down)
+        a.h->s->down->reason = ep_arena_str(&a.h->s->arena, phrase);
+    return 0;
+}
+
 /* Upvalues: names and values one after the other, and the place of the next. */
 static int headers_next(lua_State *L)
 {
@@ -212,11 +233,18 @@ void ep_envoy_headers_open(lua_State *L)
         {"getNumValues", headers_get_num_values},
         {"remove", headers_remove},
         {"replace", headers_replace},
+        {"setHttp1ReasonPhrase", set_reason_phrase},
         {NULL, NULL},
     };
-    static const char *const absent[] = {"setHttp1ReasonPhrase", NULL};
+    static const luaL_Reg read_only[] = {
+        {"get", headers_get},
+        {"getAtIndex", headers_get_at_index},
+        {"getNumValues", headers_get_num_values},
+        {NULL, NULL},
+    };
     static const luaL_Reg meta[] = {{"__pairs", headers_pairs}, {NULL, NULL}};
 
-    ep_envoy_class(L, EP_ENVOY_HEADERS, methods, absent, meta);
-    ep_envoy_class(L, EP_ENVOY_TRAILERS, methods, absent, meta);
+    ep_envoy_class(L, EP_ENVOY_HEADERS, methods, meta);
+    ep_envoy_class(L, EP_ENVOY_TRAILERS, methods, meta);
+    ep_envoy_class(L, EP_ENVOY_REQUEST_HEADERS, read_only, meta);
 }

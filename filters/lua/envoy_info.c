@@ -1,4 +1,4 @@
-/* streamInfo(), dynamicMetadata(), metadata(), connection() and ssl() of Envoy's API.
+/* streamInfo(), connectionStreamInfo(), dynamicMetadata(), filterState() and connection() of Envoy's API.
  *
  * Dynamic metadata is the stream's tags (filter/stream.h): a JSON value by namespace and key. So it is copied in and
  * out as in Envoy, later scripts see what earlier ones set, and the access log can have it. */
@@ -7,6 +7,7 @@
 #include "lua/object.h"
 
 #define DEPTH_MAX 16
+#define DRAIN_NS  EP_S /* between the first GOAWAY and the last */
 
 /* --- streamInfo --- */
 
@@ -167,9 +168,7 @@ static int dynamic_pairs(lua_State *L)
 {
     struct ep_envoy_handle *h = ep_envoy_check(L, EP_ENVOY_DYNAMIC_METADATA);
 
-    lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
-    lua_getfield(L, -1, LUA_GNAME);
-    lua_getfield(L, -1, "next");
+    ep_envoy_push_next(L);
     lua_newtable(L);
     for (const struct ep_tag *t = h->s->tags; t; t = t->next) {
         ep_lua_push(L, t->space);
@@ -185,30 +184,109 @@ static int dynamic_pairs(lua_State *L)
     return 2;
 }
 
-/* --- metadata: routes have none yet --- */
+/* --- filterState: strings by name, of scripts; and what ephor knows of the caller --- */
 
-static int metadata_get(lua_State *L)
+#define STATE_SPACE EP_STR("ephor.filterState")
+
+/* Pushes an object's text, or nil. */
+static bool push_state(lua_State *L, const struct ep_stream *s, struct ep_str name)
 {
-    ep_envoy_check(L, EP_ENVOY_METADATA);
+    const struct ep_tag *t = ep_stream_tag_find(s, STATE_SPACE, name);
+
+    if (t)
+        ep_lua_json_decode(L, t->value);
+    else if (ep_str_eq(name, EP_STR("ephor.peer_id")) && s->peer_id.n)
+        ep_lua_push(L, s->peer_id);
+    else
+        lua_pushnil(L);
+    return !lua_isnil(L, -1);
+}
+
+static int state_get(lua_State *L)
+{
+    struct ep_envoy_handle *h = ep_envoy_check(L, EP_ENVOY_FILTER_STATE);
+    struct ep_str name = ep_lua_check_str(L, 2);
+
+    lua_settop(L, 3);
+    if (!push_state(L, h->s, name) || lua_isnil(L, 3))
+        return 1;
+    luaL_checkstring(L, 3);
+    lua_pushnil(L); /* a string has no fields */
+    return 1;
+}
+
+static int state_set(lua_State *L)
+{
+    struct ep_envoy_handle *h = ep_envoy_check(L, EP_ENVOY_FILTER_STATE);
+    struct ep_str name = ep_lua_check_str(L, 2), factory = ep_lua_check_str(L, 3);
+    struct ep_str value;
+
+    if (!ep_str_eq(factory, EP_STR("envoy.string")) && !ep_str_eq(factory, EP_STR("envoy.hashable_string")))
+        return luaL_error(L, "'%s' is not an object factory that ephor has: envoy.string, envoy.hashable_string",
+                          factory.p);
+    ep_lua_check_text(L, 4);
+    lua_settop(L, 4);
+    ep_lua_json_encode(L, 4);
+    value = ep_lua_check_str(L, -1);
+    if (name.n > 512 || value.n > 64u * 1024)
+        return luaL_error(L, "filterState: a name has at most 512 bytes, a value at most 64 KiB");
+    ep_lua_charge(L, EP_TAGS_MAX / 4 + value.n / 16);
+    if (!ep_stream_tag(h->s, STATE_SPACE, name, value))
+        return luaL_error(L, "filterState: a stream has at most %d entries", (int)EP_TAGS_MAX);
+    return 0;
+}
+
+/* --- connectionStreamInfo: ephor has no network filters that could set anything --- */
+
+static int connection_metadata_get(lua_State *L)
+{
+    ep_envoy_check(L, EP_ENVOY_CONNECTION_METADATA);
     luaL_checkstring(L, 2);
     lua_pushnil(L);
     return 1;
 }
 
-static int nothing(lua_State *L)
+static int connection_metadata_pairs(lua_State *L)
 {
-    (void)L;
-    return 0;
+    ep_envoy_check(L, EP_ENVOY_CONNECTION_METADATA);
+    ep_envoy_push_next(L);
+    lua_newtable(L);
+    return 2;
 }
 
-static int metadata_pairs(lua_State *L)
+static int typed_metadata(lua_State *L)
 {
-    ep_envoy_check(L, EP_ENVOY_METADATA);
-    lua_pushcfunction(L, nothing);
+    const struct ep_envoy_object *o = lua_touserdata(L, 1);
+
+    if (lua_type(L, 1) != LUA_TUSERDATA || lua_rawlen(L, 1) < sizeof *o || o->class != EP_ENVOY_CONNECTION_INFO)
+        ep_envoy_check(L, EP_ENVOY_STREAM_INFO);
+    else
+        ep_envoy_check(L, EP_ENVOY_CONNECTION_INFO);
+    luaL_checkstring(L, 2);
+    lua_pushnil(L); /* no filter of ephor makes protobuf messages */
     return 1;
 }
 
-/* --- connection, ssl --- */
+EP_ENVOY_GIVES(connection_metadata, EP_ENVOY_CONNECTION_INFO, EP_ENVOY_CONNECTION_METADATA)
+EP_ENVOY_GIVES(filter_state, EP_ENVOY_STREAM_INFO, EP_ENVOY_FILTER_STATE)
+
+/* --- the others --- */
+
+static int info_virtual_cluster_name(lua_State *L)
+{
+    ep_envoy_check(L, EP_ENVOY_STREAM_INFO);
+    lua_pushliteral(L, ""); /* none matched: ephor has none */
+    return 1;
+}
+
+static int info_drain(lua_State *L)
+{
+    struct ep_conn *c = conn_of(ep_envoy_check(L, EP_ENVOY_STREAM_INFO));
+
+    if (c)
+        ep_codec_drain(c, DRAIN_NS);
+    return 0;
+}
 
 static int connection_ssl(lua_State *L)
 {
@@ -216,99 +294,40 @@ static int connection_ssl(lua_State *L)
     return 1;
 }
 
-static const struct ep_tls_info *check_ssl(lua_State *L)
-{
-    const struct ep_tls_info *tls = tls_of(ep_envoy_check(L, EP_ENVOY_SSL));
-
-    if (!tls)
-        luaL_error(L, EP_ENVOY_SCOPE);
-    return tls;
-}
-
-static int ssl_presented(lua_State *L)
-{
-    lua_pushboolean(L, check_ssl(L)->peer_sha256.n > 0);
-    return 1;
-}
-
-static int ssl_validated(lua_State *L)
-{
-    lua_pushboolean(L, check_ssl(L)->peer_verified);
-    return 1;
-}
-
-static int ssl_uri_san(lua_State *L)
-{
-    const struct ep_tls_info *tls = check_ssl(L);
-
-    lua_newtable(L);
-    if (tls->peer_id.n) {
-        ep_lua_push(L, tls->peer_id);
-        lua_rawseti(L, -2, 1);
-    }
-    return 1;
-}
-
-#define SSL_TEXT(function, member)                                                                                     \
-    static int function(lua_State *L)                                                                                  \
-    {                                                                                                                  \
-        ep_lua_push(L, check_ssl(L)->member);                                                                          \
-        return 1;                                                                                                      \
-    }
-SSL_TEXT(ssl_subject, peer_subject)
-SSL_TEXT(ssl_sha256, peer_sha256)
-SSL_TEXT(ssl_version, version)
-SSL_TEXT(ssl_cipher, cipher)
-
 void ep_envoy_info_open(lua_State *L)
 {
     static const luaL_Reg info[] = {
         {"protocol", info_protocol},
         {"routeName", info_route_name},
+        {"virtualClusterName", info_virtual_cluster_name},
         {"downstreamLocalAddress", info_local_address},
         {"downstreamDirectLocalAddress", info_local_address},
         {"downstreamRemoteAddress", info_remote_address},
         {"downstreamDirectRemoteAddress", info_remote_address},
         {"requestedServerName", info_requested_server_name},
         {"dynamicMetadata", info_dynamic_metadata},
+        {"dynamicTypedMetadata", typed_metadata},
+        {"filterState", filter_state},
         {"downstreamSslConnection", info_ssl},
+        {"drainConnectionUponCompletion", info_drain},
         {NULL, NULL},
     };
-    static const char *const info_absent[] = {"virtualClusterName", "dynamicTypedMetadata", "filterState",
-                                              "drainConnectionUponCompletion", NULL};
+    static const luaL_Reg connection_info[] = {
+        {"dynamicMetadata", connection_metadata},
+        {"dynamicTypedMetadata", typed_metadata},
+        {NULL, NULL},
+    };
     static const luaL_Reg dynamic[] = {{"get", dynamic_get}, {"set", dynamic_set}, {NULL, NULL}};
     static const luaL_Reg dynamic_meta[] = {{"__pairs", dynamic_pairs}, {NULL, NULL}};
-    static const luaL_Reg metadata[] = {{"get", metadata_get}, {NULL, NULL}};
-    static const luaL_Reg metadata_meta[] = {{"__pairs", metadata_pairs}, {NULL, NULL}};
+    static const luaL_Reg of_connection[] = {{"get", connection_metadata_get}, {NULL, NULL}};
+    static const luaL_Reg of_connection_meta[] = {{"__pairs", connection_metadata_pairs}, {NULL, NULL}};
+    static const luaL_Reg state[] = {{"get", state_get}, {"set", state_set}, {NULL, NULL}};
     static const luaL_Reg connection[] = {{"ssl", connection_ssl}, {NULL, NULL}};
-    static const luaL_Reg ssl[] = {
-        {"peerCertificatePresented", ssl_presented}, {"peerCertificateValidated", ssl_validated},
-        {"uriSanPeerCertificate", ssl_uri_san},      {"subjectPeerCertificate", ssl_subject},
-        {"sha256PeerCertificateDigest", ssl_sha256}, {"tlsVersion", ssl_version},
-        {"ciphersuiteString", ssl_cipher},           {NULL, NULL},
-    };
-    static const char *const ssl_absent[] = {
-        "uriSanLocalCertificate",
-        "dnsSansLocalCertificate",
-        "dnsSansPeerCertificate",
-        "serialNumberPeerCertificate",
-        "issuerPeerCertificate",
-        "subjectLocalCertificate",
-        "parsedSubjectPeerCertificate",
-        "urlEncodedPemEncodedPeerCertificate",
-        "urlEncodedPemEncodedPeerCertificateChain",
-        "oidsPeerCertificate",
-        "oidsLocalCertificate",
-        "validFromPeerCertificate",
-        "expirationPeerCertificate",
-        "sessionId",
-        "ciphersuiteId",
-        NULL,
-    };
 
-    ep_envoy_class(L, EP_ENVOY_STREAM_INFO, info, info_absent, NULL);
-    ep_envoy_class(L, EP_ENVOY_DYNAMIC_METADATA, dynamic, NULL, dynamic_meta);
-    ep_envoy_class(L, EP_ENVOY_METADATA, metadata, NULL, metadata_meta);
-    ep_envoy_class(L, EP_ENVOY_CONNECTION, connection, NULL, NULL);
-    ep_envoy_class(L, EP_ENVOY_SSL, ssl, ssl_absent, NULL);
+    ep_envoy_class(L, EP_ENVOY_STREAM_INFO, info, NULL);
+    ep_envoy_class(L, EP_ENVOY_CONNECTION_INFO, connection_info, NULL);
+    ep_envoy_class(L, EP_ENVOY_DYNAMIC_METADATA, dynamic, dynamic_meta);
+    ep_envoy_class(L, EP_ENVOY_CONNECTION_METADATA, of_connection, of_connection_meta);
+    ep_envoy_class(L, EP_ENVOY_FILTER_STATE, state, NULL);
+    ep_envoy_class(L, EP_ENVOY_CONNECTION, connection, NULL);
 }

@@ -144,6 +144,7 @@ void router_fill_call(struct router *r, struct ep_cluster *cluster)
     r->call.tunnel = s->down->version == EP_HTTP_TCP;
     r->call.websocket = s->tunnel && ep_headers_find_id(&s->request.headers, EP_HDR_PROTOCOL);
     r->call.server_name = ep_stream_authority(s);
+    r->call.override = s->upstream_override;
     if (s->down->conn && s->down->conn->original.len)
         r->call.original = &s->down->conn->original;
 }

@@ -25,6 +25,7 @@ enum ep_type {
     EP_TYPE_OPTIONAL, /* pointer to a sub-struct; NULL when absent; `sub` */
     EP_TYPE_LIST,     /* struct ep_vec of `item` (STR, INT, ADDR, CIDR, ENUM, or STRUCT with `sub`) */
     EP_TYPE_MAP,      /* struct ep_vec of struct ep_pair: free-form string to string, in order */
+    EP_TYPE_JSON,     /* struct ep_str: a mapping of anything, as JSON text; {NULL,0} when absent */
     EP_TYPE_FILTERS,  /* struct ep_vec of struct ep_filter_use: a name, or {name: {its configuration}} */
 };
 

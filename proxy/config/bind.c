@@ -88,7 +88,7 @@ static bool mark_of(struct fy_node *n, struct ep_where *where)
 }
 
 /* Where a node begins; of a list or mapping, where its first scalar is; `else_` when it has none. */
-static struct ep_where place_of(struct fy_node *n, struct ep_where else_)
+struct ep_where ep_bind_place(struct fy_node *n, struct ep_where else_)
 {
     struct ep_where where = else_;
 
@@ -106,8 +106,7 @@ static struct ep_where place_of(struct fy_node *n, struct ep_where else_)
     return where;
 }
 
-/* What an alias stands for. NULL with a problem. */
-static struct fy_node *resolve(struct ep_checker *c, struct fy_node *n, struct ep_where where)
+struct fy_node *ep_bind_resolve(struct ep_checker *c, struct fy_node *n, struct ep_where where)
 {
     if (++c->nodes > NODES_MAX) {
         if (!c->too_many)
@@ -210,9 +209,9 @@ static void bind_list(struct ep_checker *c, const struct ep_field *f, struct ep_
     count = (size_t)fy_node_sequence_item_count(n);
     out->v = ep_arena_zalloc(c->arena, EP_MAX(count, (size_t)1) * size);
     while (out->n < count && (item = fy_node_sequence_iterate(n, &prev))) {
-        struct ep_where place = place_of(item, where);
+        struct ep_where place = ep_bind_place(item, where);
         void *slot = (char *)out->v + out->n++ * size;
-        item = resolve(c, item, place);
+        item = ep_bind_resolve(c, item, place);
         if (!item)
             continue;
         if (f->item == EP_TYPE_STRUCT)
@@ -252,7 +251,7 @@ static void bind_map(struct ep_checker *c, const struct ep_field *f, struct ep_v
     count = (size_t)fy_node_mapping_item_count(n);
     out->v = v = ep_arena_zalloc(c->arena, EP_MAX(count, (size_t)1) * sizeof *v);
     while (out->n < count && (pair = fy_node_mapping_iterate(n, &prev))) {
-        struct ep_where place = place_of(fy_node_pair_key(pair), where);
+        struct ep_where place = ep_bind_place(fy_node_pair_key(pair), where);
         struct ep_str key = key_text(c, fy_node_pair_key(pair), place), text;
         struct fy_node *value = fy_node_pair_value(pair);
 
@@ -264,9 +263,9 @@ static void bind_map(struct ep_checker *c, const struct ep_field *f, struct ep_v
                 break;
             }
         v[out->n].key = ep_arena_str(c->arena, key);
-        if (value && !(value = resolve(c, value, place)))
+        if (value && !(value = ep_bind_resolve(c, value, place)))
             continue;
-        if (value && scalar_text(c, value, v[out->n].key.p, "a text", place_of(value, place), &text))
+        if (value && scalar_text(c, value, v[out->n].key.p, "a text", ep_bind_place(value, place), &text))
             v[out->n].value = ep_arena_str(c->arena, text);
         else if (!value)
             ep_problems_add(c->problems, place, false, "%s: must be a text, not nothing", v[out->n].key.p);
@@ -306,7 +305,7 @@ static void bind_filter(struct ep_checker *c, struct ep_filter_use *use, struct 
         struct fy_node_pair *pair = fy_node_mapping_iterate(n, &prev);
         name = key_text(c, fy_node_pair_key(pair), where);
         config = fy_node_pair_value(pair);
-        if (!name.p || (config && !(config = resolve(c, config, where))))
+        if (!name.p || (config && !(config = ep_bind_resolve(c, config, where))))
             return;
     } else if (fy_node_is_mapping(n) || !scalar_text(c, n, "filters", "a name, or {name: {…}}", where, &name)) {
         if (fy_node_is_mapping(n))
@@ -348,9 +347,9 @@ static void bind_filters(struct ep_checker *c, const struct ep_field *f, struct 
     }
     out->v = v = ep_arena_zalloc(c->arena, EP_MAX(count, (size_t)1) * sizeof *v);
     while (out->n < count && (item = fy_node_sequence_iterate(n, &prev))) {
-        struct ep_where place = place_of(item, where);
+        struct ep_where place = ep_bind_place(item, where);
         struct ep_filter_use *use = &v[out->n++];
-        item = resolve(c, item, place);
+        item = ep_bind_resolve(c, item, place);
         if (!item)
             continue;
         bind_filter(c, use, item, place);
@@ -407,6 +406,9 @@ static bool bind_field(struct ep_checker *c, const struct ep_field *f, void *out
     case EP_TYPE_MAP:
         bind_map(c, f, out, n, where);
         return true;
+    case EP_TYPE_JSON:
+        ep_bind_json(c, f->key, out, n, where);
+        return true;
     case EP_TYPE_FILTERS:
         bind_filters(c, f, out, n, where);
         return true;
@@ -453,14 +455,14 @@ static bool take_key(struct ep_checker *c, const struct ep_schema *s, struct ep_
         }
         *seen |= 1ull << i;
         ep_checker_note(c, object, f->key, where);
-        if (value && !(value = resolve(c, value, where)))
+        if (value && !(value = ep_bind_resolve(c, value, where)))
             return false;
         if (is_null(value)) {
             ep_problems_add(c->problems, where, false, "'%s' has no value: give it one or leave it out", f->key);
             preset(c, f, (char *)object + f->offset, where);
             return false;
         }
-        return bind_field(c, f, (char *)object + f->offset, value, place_of(value, where));
+        return bind_field(c, f, (char *)object + f->offset, value, ep_bind_place(value, where));
     }
     unknown_key(c, s, key, where);
     return false; /* what it was meant to be may be missed by the check */
@@ -474,7 +476,7 @@ static bool take_mapping(struct ep_checker *c, const struct ep_schema *s, void *
     bool good = true;
 
     while ((pair = fy_node_mapping_iterate(n, &prev))) {
-        struct ep_where place = place_of(fy_node_pair_key(pair), where);
+        struct ep_where place = ep_bind_place(fy_node_pair_key(pair), where);
         struct ep_str key = key_text(c, fy_node_pair_key(pair), place);
         if (key.p)
             good &= take_key(c, s, key, fy_node_pair_value(pair), object, place, seen);

@@ -36,6 +36,12 @@ struct ep_str ep_scalar_text(struct ep_arena *arena, const struct ep_field *f, e
 bool ep_expand(struct ep_arena *arena, struct ep_str text, struct ep_str *out, struct ep_error *err);
 
 struct fy_node;
+/* Where a node stands; `else_` when it doesn't say. */
+struct ep_where ep_bind_place(struct fy_node *n, struct ep_where else_);
+/* What an alias stands for. NULL with a problem. */
+struct fy_node *ep_bind_resolve(struct ep_checker *c, struct fy_node *n, struct ep_where where);
+/* A node as JSON text (bind_json.c); problems are added. */
+void ep_bind_json(struct ep_checker *c, const char *key, struct ep_str *out, struct fy_node *n, struct ep_where where);
 /* Binds a node (NULL: nothing was given) to the struct of a schema. */
 void ep_bind(struct ep_checker *c, const struct ep_schema *s, void *object, struct fy_node *node,
              struct ep_where where);

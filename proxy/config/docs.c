@@ -20,6 +20,7 @@ static const char *const short_types[] = {
     [EP_TYPE_OPTIONAL] = "mapping",
     [EP_TYPE_LIST] = "list",
     [EP_TYPE_MAP] = "mapping of names to texts",
+    [EP_TYPE_JSON] = "mapping of anything",
     [EP_TYPE_FILTERS] = "list of filters",
 };
 

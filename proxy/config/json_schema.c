@@ -137,6 +137,9 @@ static void field(struct ep_json *j, const struct ep_field *f)
         types(j, (const char *const[]){"string", "number", "boolean", NULL});
         ep_json_object_end(j);
         break;
+    case EP_TYPE_JSON:
+        kz(j, "type", "object");
+        break;
     case EP_TYPE_FILTERS:
         filters(j);
         break;

@@ -152,6 +152,7 @@ static bool absent(const struct ep_field *f, const void *value)
 {
     switch (f->type) {
     case EP_TYPE_STR:
+    case EP_TYPE_JSON:
         return !((const struct ep_str *)value)->p;
     case EP_TYPE_ADDR:
         return !((const struct ep_addr *)value)->len;
@@ -184,6 +185,9 @@ static void print_field(struct printer *p, const struct ep_field *f, const void 
         break;
     case EP_TYPE_MAP:
         print_map(p, value, f->secret, depth);
+        break;
+    case EP_TYPE_JSON: /* YAML has JSON in it */
+        fprintf(p->f, " %.*s\n", EP_STR_ARG(*(const struct ep_str *)value));
         break;
     case EP_TYPE_FILTERS:
         print_filters(p, value, depth);

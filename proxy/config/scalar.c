@@ -27,6 +27,7 @@ static const struct {
     [EP_TYPE_OPTIONAL] = {0, "a mapping"},
     [EP_TYPE_LIST] = {0, "a list"},
     [EP_TYPE_MAP] = {0, "a mapping of names to texts"},
+    [EP_TYPE_JSON] = {0, "a mapping"},
     [EP_TYPE_FILTERS] = {0, "a list of filters"},
 };
 

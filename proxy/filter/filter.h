@@ -5,7 +5,7 @@
  * A step is called with the stream and the filter's own zeroed state. It answers:
  *   EP_NEXT     go on with the next filter;
  *   EP_WAIT     stop here until ep_stream_resume_*: then the walk goes on BEHIND this filter for the phase
- *               that waited (the filter did its work before it resumed);
+ *               that waited (the filter did its work before it resumed). Headers, body and trailers steps may wait;
  *   EP_BUFFER   from a headers step: hold the message until its whole body is there, then call the body step
  *               once with all of it (end = true); past the limit of the chain the request is refused (413), or the
  *               filter's request_too_large decides;

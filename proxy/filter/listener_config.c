@@ -163,6 +163,14 @@ static const struct ep_field route_fields[] = {
      .preset = "false",
      .help =
          "Let policies go by Mcp-Method and the like without looking into the body; only for peers that are trusted."},
+    {.key = "metadata",
+     .type = EP_TYPE_JSON,
+     .offset = ROUTE(metadata),
+     .help = "What scripts read by metadata(): a mapping for each name of a lua filter, or for envoy.filters.http.lua."},
+    {.key = "scripts",
+     .type = EP_TYPE_MAP,
+     .offset = ROUTE(scripts),
+     .help = "Name of a lua filter to the name of the source that it runs on this route, or off."},
 };
 
 static void check_route(void *object, struct ep_checker *c)

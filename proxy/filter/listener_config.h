@@ -32,6 +32,8 @@ struct ep_route_config {
     struct ep_retry_config *retry; /* NULL: the safe default (connect and refused, once) */
     struct ep_str host_rewrite, prefix_rewrite;
     bool trust_headers;
+    struct ep_vec scripts;       /* of ep_pair: name of a lua filter -> name of a source, or "off" */
+    struct ep_str metadata;      /* JSON object: namespace -> object, for scripts; p is NULL: none */
 };
 
 struct ep_authorize_config {

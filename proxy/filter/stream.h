@@ -11,6 +11,7 @@
 struct ep_chain;
 struct ep_route;
 struct ep_server_listener;
+struct ep_upstream_override;
 struct ep_series; /* observe: the histograms and counters that this stream reports to */
 
 enum ep_direction { EP_INBOUND, EP_OUTBOUND };
@@ -88,6 +89,7 @@ struct ep_stream {
     struct ep_str peer_id;              /* verified SPIFFE ID of the caller, else empty */
     const struct ep_route *route;       /* found lazily: ep_stream_route() */
     bool route_known;
+    const struct ep_upstream_override *upstream_override; /* upstream.h: where it should go; NULL: by balancing */
     struct ep_str endpoint;             /* where it went: "127.0.0.1:8080"; empty: nowhere yet */
     struct ep_str cluster_name;
     struct ep_str upstream_peer_id;     /* SPIFFE ID of the server when mTLS went out; else empty */
@@ -141,6 +143,10 @@ static inline struct ep_worker *ep_stream_worker(struct ep_stream *s) { return s
 /* Goes on after EP_WAIT; from a timer, a task or a callback of another connection, never from a step. */
 void ep_stream_resume_request(struct ep_stream *s);
 void ep_stream_resume_response(struct ep_stream *s);
+/* The same, but the headers step that waited is called once more: for a filter that needs the whole body (EP_BUFFER)
+ * after all. */
+void ep_stream_again_request(struct ep_stream *s);
+void ep_stream_again_response(struct ep_stream *s);
 
 /* Refuses in the caller's protocol, and stops the request chain: the step then returns EP_REPLIED. Counted,
  * logged and audited once. Before the response has begun the whole reply is the protocol's; in the middle of

@@ -193,15 +193,24 @@ static void request_trailers(struct ep_stream *s)
 
     if (!s->request.has_trailers || w->trailers_passed)
         return;
-    w->trailers_passed = true;
-    for (unsigned i = 0; i < c->n_filters; i++) {
+    for (; w->at < (int8_t)c->n_filters; w->at++) {
+        unsigned i = (unsigned)w->at;
         const struct ep_filter *f = c->filters[i].filter;
+        enum ep_step step;
+
         s->current = (uint8_t)i;
-        if (f->request_trailers && STEP(s, i, f->request_trailers(s, s->filter_state[i])) == EP_REPLIED)
+        step = f->request_trailers ? STEP(s, i, f->request_trailers(s, s->filter_state[i])) : EP_NEXT;
+        if (step == EP_REPLIED || stopped(s) || s->reply_pending) {
+            w->trailers_passed = true;
             return;
-        if (stopped(s) || s->reply_pending)
+        }
+        if (step == EP_WAIT) {
+            w->at++;
+            wait_here(s, w);
             return;
+        }
     }
+    w->trailers_passed = true;
     s->request.end_given = true;
 }
 
@@ -359,15 +368,24 @@ static void response_trailers(struct ep_stream *s)
 
     if (!s->response.has_trailers || w->trailers_passed || s->response.end_given)
         return;
-    w->trailers_passed = true;
-    for (int i = w->body_from; i >= 0; i--) {
+    for (; w->at >= 0; w->at--) {
+        unsigned i = (unsigned)w->at;
         const struct ep_filter *f = c->filters[i].filter;
+        enum ep_step step;
+
         s->current = (uint8_t)i;
-        if (f->response_trailers && STEP(s, (unsigned)i, f->response_trailers(s, s->filter_state[i])) == EP_REPLIED)
+        step = f->response_trailers ? STEP(s, i, f->response_trailers(s, s->filter_state[i])) : EP_NEXT;
+        if (step == EP_REPLIED || stopped(s) || s->response.end_given) {
+            w->trailers_passed = true;
             return;
-        if (stopped(s) || s->response.end_given)
+        }
+        if (step == EP_WAIT) {
+            w->at--;
+            wait_here(s, w);
             return;
+        }
     }
+    w->trailers_passed = true;
     s->response.end_given = true;
     s->down->ops->trailers(s->down, &s->response.trailers);
 }
@@ -413,6 +431,20 @@ void ep_stream_resume_response(struct ep_stream *s)
     assert(s->magic == EP_STREAM_MAGIC && !s->response_walk.running);
     resume(s, &s->response_walk);
     ep_walk_response(s);
+}
+
+void ep_stream_again_request(struct ep_stream *s)
+{
+    assert(s->request_walk.waiting && !s->request_walk.headers_passed);
+    s->request_walk.at--;
+    ep_stream_resume_request(s);
+}
+
+void ep_stream_again_response(struct ep_stream *s)
+{
+    assert(s->response_walk.waiting && !s->response_walk.headers_passed);
+    s->response_walk.at++;
+    ep_stream_resume_response(s);
 }
 
 struct ep_filter_instance *ep_filter_self(struct ep_stream *s)

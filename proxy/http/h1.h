@@ -121,6 +121,7 @@ struct h1_write {
     bool zero_length;                /* say content-length: 0 */
     bool drop_length;                /* a content-length in the table is left out */
     enum h1_connection_header connection;
+    struct ep_str reason;            /* response: in place of the status's own; empty: that */
     struct ep_str websocket_key;     /* request: the key; response: the accept value; empty: no upgrade */
 };
 

@@ -138,7 +138,7 @@ static bool choose_framing(struct h1_leg *l, struct h1_write *w, unsigned status
 void h1_server_headers(struct h1_leg *l, struct ep_headers *headers, bool end)
 {
     struct h1_conn *h = l->h;
-    struct h1_write w = {.headers = headers};
+    struct h1_write w = {.headers = headers, .reason = l->leg.reason};
     struct ep_str connection = ep_headers_get_id(headers, EP_HDR_CONNECTION);
     uint64_t max = h->options->max_requests, number = 0;
     unsigned status;

@@ -28,7 +28,7 @@ static char *put_field(char *to, struct ep_str name, struct ep_str value)
 
 size_t h1_write_bound(const struct h1_write *w)
 {
-    size_t n = FIXED_BYTES;
+    size_t n = FIXED_BYTES + w->reason.n;
 
     for (uint32_t i = 0; i < w->headers->n; i++)
         n += w->headers->v[i].name.n + w->headers->v[i].value.n + 8;
@@ -190,7 +190,7 @@ size_t h1_write_request(const struct h1_write *w, char *out)
 
 size_t h1_write_response(const struct h1_write *w, unsigned status, char *out)
 {
-    struct ep_str reason = ep_str(ep_status_reason(status));
+    struct ep_str reason = w->reason.n ? w->reason : ep_str(ep_status_reason(status));
     char digits[16];
     char *to;
 

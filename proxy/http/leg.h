@@ -85,6 +85,7 @@ struct ep_leg {
     bool send_ended;               /* ours is, as given to ops */
     bool over;                     /* reset or connection gone: ops are no-ops */
     bool head_request;             /* HEAD: the response has no body */
+    struct ep_str reason;          /* h1 server legs: the reason phrase, when it isn't the status's own */
     bool unanswered;               /* h1 client legs, valid in on_reset: not one byte of a response came */
     struct ep_body out;            /* body bytes given and not yet on the connection */
 };

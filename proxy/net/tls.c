@@ -165,6 +165,11 @@ const struct ep_tls_info *ep_conn_tls_info(const struct ep_conn *c)
     return c->tls ? &c->tls->info : NULL;
 }
 
+struct ssl_st *ep_conn_ssl(const struct ep_conn *c)
+{
+    return c->tls ? c->tls->ssl : NULL;
+}
+
 /* --- handshake --- */
 
 static bool is_ip(const char *name)

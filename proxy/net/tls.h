@@ -49,6 +49,8 @@ struct ep_tls_info {
     uint64_t handshake_ns;
 };
 const struct ep_tls_info *ep_conn_tls_info(const struct ep_conn *c); /* NULL: plain */
+/* BoringSSL's object, for what the info doesn't have; to read from only. NULL: plain. */
+struct ssl_st *ep_conn_ssl(const struct ep_conn *c);
 
 /* Transport side, called by conn.c only. */
 struct ep_tls *ep_tls_new(struct ep_conn *c, struct ep_tls_context *ctx, struct ep_str server_name);

@@ -135,6 +135,26 @@ void ep_call_give(struct ep_upstream_call *c, struct ep_upconn *u, struct ep_leg
     c->on_leg(c, leg);
 }
 
+static bool same_host(const struct ep_addr *a, const struct ep_addr *b)
+{
+    struct ep_addr c = *b;
+
+    ep_addr_set_port(&c, ep_addr_port(a));
+    return ep_addr_equal(a, &c);
+}
+
+/* The usable endpoint that the caller asked for. */
+static struct ep_endpoint *find_override(const struct ep_cluster *cl, const struct ep_upstream_override *o)
+{
+    for (uint32_t i = 0; i < cl->n_usable; i++) {
+        struct ep_endpoint *e = EP_CONTAINER(cl->usable[i], struct ep_endpoint, load);
+        if (o->any_port ? e->addr.u.sa.sa_family == o->addr.u.sa.sa_family && same_host(&e->addr, &o->addr)
+                        : ep_addr_equal(&e->addr, &o->addr))
+            return e;
+    }
+    return NULL;
+}
+
 /* The endpoint for a call; NULL with the reason, or with *wait when the first answer of DNS is still to come. */
 static struct ep_endpoint *choose(struct ep_upstream_call *c, enum ep_upstream_failure *why, bool *wait)
 {
@@ -145,6 +165,12 @@ static struct ep_endpoint *choose(struct ep_upstream_call *c, enum ep_upstream_f
         struct ep_endpoint *e = c->original ? ep_members_original(cl, c->original) : NULL;
         *why = c->original ? EP_UPSTREAM_OVERFLOW : EP_UPSTREAM_NO_ENDPOINT;
         return e;
+    }
+    if (EP_UNLIKELY(c->override != NULL)) {
+        struct ep_endpoint *e = find_override(cl, c->override);
+        *why = EP_UPSTREAM_NO_ENDPOINT;
+        if (e || c->override->strict)
+            return e;
     }
     l = ep_balance_pick(&cl->balancer, cl->usable, cl->n_usable, (const struct ep_load *)(const void *)c->avoid,
                         &cl->worker->rng, cl->worker->now_ns);

@@ -37,6 +37,13 @@ struct ep_upstream_outcome {
     uint64_t latency_ns; /* sent to first byte; 0: unknown */
 };
 
+/* One endpoint that a filter wants, before balancing. */
+struct ep_upstream_override {
+    struct ep_addr addr;
+    bool any_port; /* the address is enough */
+    bool strict;   /* that one or none (EP_UPSTREAM_NO_ENDPOINT) */
+};
+
 /* Embedded by the router in its state; zeroed. Between acquire and done/cancel it must stay in place. */
 struct ep_upstream_call {
     /* in */
@@ -47,6 +54,7 @@ struct ep_upstream_call {
     uint64_t hash;                                                  /* for ring_hash and maglev; 0: random */
     const struct ep_addr *original; /* original destination, of the downstream connection; NULL: none */
     struct ep_str server_name;                                      /* SNI when the cluster takes it from the request */
+    const struct ep_upstream_override *override;                    /* may be NULL */
     const struct ep_endpoint *avoid;                                /* of the try before; may be NULL */
     void (*on_leg)(struct ep_upstream_call *c, struct ep_leg *leg); /* set leg->events, owner, arena in it */
     void (*on_failure)(struct ep_upstream_call *c, enum ep_upstream_failure why);

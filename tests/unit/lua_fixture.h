@@ -118,6 +118,26 @@ void ep_stream_clear_route(struct ep_stream *s)
     play_of(s)->routes_cleared++;
 }
 
+void ep_stream_resume_request(struct ep_stream *s)
+{
+    play_of(s)->resumed_request++;
+}
+
+void ep_stream_resume_response(struct ep_stream *s)
+{
+    play_of(s)->resumed_response++;
+}
+
+void ep_stream_again_request(struct ep_stream *s)
+{
+    (void)s;
+}
+
+void ep_stream_again_response(struct ep_stream *s)
+{
+    (void)s;
+}
+
 struct ep_str ep_stream_method(const struct ep_stream *s)
 {
     return ep_headers_get_id(&s->request.headers, EP_HDR_METHOD);
