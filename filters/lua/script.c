@@ -128,8 +128,9 @@ static int load_script(lua_State *L)
     }
     for (size_t i = 0; i < config->sources.n; i++) {
         ep_lua_push(L, others[i].key);
+        chunk = lua_pushfstring(L, "=%s", lua_tostring(L, -1));
         ep_lua_push(L, others[i].value);
-        load_source(L, s, &s->sources[i + 1], lua_pushfstring(L, "=%s", lua_tostring(L, -2)), directory);
+        load_source(L, s, &s->sources[i + 1], chunk, directory);
     }
     return 0;
 }
