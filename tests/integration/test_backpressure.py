@@ -1,10 +1,11 @@
 """Back-pressure: who reads slowly slows who writes, and ephor's memory stays small in between."""
+import os
 import threading
 
 import pytest
 import wire1
 import wire2
-from harness import config, until
+from harness import config, curl, nginx, until
 
 MIB = 1 << 20
 BLOCK = b"b" * 65536
@@ -173,3 +174,21 @@ def test_many_slow_readers_at_once_stay_within_bounds(ephor, h1_server):
         wire.close()
     assert proxy.rss("VmHWM") < (8 + 30 * 0.75) * MIB
     until(proxy.idle, "no stream left")
+
+
+SLOW_MIB = int(os.environ.get("EPHOR_SLOW_MIB", "6"))
+
+
+@pytest.mark.measured
+@pytest.mark.limit(60 + 2 * SLOW_MIB)
+@pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
+def test_a_client_of_1_mib_a_second_costs_no_memory(ephor, process, tmp_path, site, version):
+    """EPHOR_SLOW_MIB=1024 is the gibibyte."""
+    with open(site / "slow", "wb") as file:
+        file.truncate(SLOW_MIB * MIB)
+    _, port = process(nginx(tmp_path, site))
+    proxy = ephor(config(port, cluster={"protocol": "http/1.1"}))
+    taken = curl("--max-time", 60 + 2 * SLOW_MIB, version, "--limit-rate", "1M", "-o", "/dev/null", "-w", "%{size_download} %{time_total}",
+                 f"http://127.0.0.1:{proxy.port}/slow", timeout=60 + 2 * SLOW_MIB).stdout.split()
+    assert int(taken[0]) == SLOW_MIB * MIB and float(taken[1]) > SLOW_MIB / 2
+    assert proxy.rss("VmHWM") < 16 * MIB, f"{proxy.rss('VmHWM') / MIB:.1f} MiB"
