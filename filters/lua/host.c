@@ -141,6 +141,7 @@ void ep_lua_begin(struct ep_lua *l, const struct ep_lua_budget *b, uint64_t now_
 
 void ep_lua_end(struct ep_lua *l, const struct ep_lua_run *saved)
 {
+    l->spent_instructions = l->run.instructions;
     l->run = *saved;
     if (l->memory_cell)
         ep_cell_set(l->memory_cell, l->bytes);
@@ -217,7 +218,7 @@ struct ep_lua_thread ep_lua_thread_take(struct ep_lua *l)
 }
 
 /* A coroutine that was suspended or failed: its pending __close methods are scripts' code, so within a budget. */
-static void unwind(struct ep_lua *l, lua_State *L)
+void ep_lua_thread_reset(struct ep_lua *l, lua_State *L)
 {
     struct ep_lua_run saved;
 
@@ -225,12 +226,13 @@ static void unwind(struct ep_lua *l, lua_State *L)
     lua_resetthread(L);
     ep_lua_end(l, &saved);
     set_hook(L);
+    lua_settop(L, 0);
 }
 
 void ep_lua_thread_give(struct ep_lua *l, struct ep_lua_thread t, bool finished)
 {
     if (!finished) /* one that ran to its end is as good as new, and keeps its stack */
-        unwind(l, t.L);
+        ep_lua_thread_reset(l, t.L);
     lua_settop(t.L, 0);
     if (l->n_idle < EP_LUA_IDLE_THREADS) {
         l->idle[l->n_idle++] = t;
@@ -267,6 +269,7 @@ static int set_up(lua_State *L)
     ep_policy_object_open(L);
     t = ep_lua_thread_take(l);
     l->thread = t.L;
+    l->thread_ref = t.ref;
     lua_gc(L, LUA_GCGEN, 0, 0);
     return 0;
 }
@@ -291,6 +294,7 @@ struct ep_lua *ep_lua_ref(struct ep_worker *w, struct ep_error *err)
     l->worker = w;
     l->refs = 1;
     ep_list_init(&l->policy_sets);
+    ep_list_init(&l->idle_objects);
     l->L = lua_newstate(allocate, l);
     if (!l->L) {
         free(l);

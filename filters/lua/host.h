@@ -57,15 +57,18 @@ struct ep_lua_thread {
 
 struct ep_lua {
     lua_State *L;      /* the main thread: set-up and references only */
-    lua_State *thread; /* where policies are called: they never yield, so one is enough */
+    lua_State *thread; /* where policies are called; one that waits keeps it, and another takes its place */
+    int thread_ref;
     struct ep_worker *worker;
     unsigned refs;
     size_t bytes; /* live in the state */
     struct ep_lua_run run;
     uint64_t *memory_cell; /* EP_METRIC_LUA_MEMORY; NULL without statistics */
     int prototype_ref;     /* the library tables that environments copy */
-    int object_ref;        /* the policies' `c` */
-    struct ep_policy_object *object;
+    struct ep_policy_object *object; /* the policies' `c`: of the one that runs, else of the next */
+    struct ep_list idle_objects;
+    unsigned n_idle_objects, n_waiting; /* waiting: policies (wait.c) */
+    uint64_t spent_instructions;        /* of the run that ended last */
     struct ep_lua_thread idle[EP_LUA_IDLE_THREADS];
     unsigned n_idle;
     struct ep_list policy_sets;
@@ -110,6 +113,8 @@ enum ep_lua_status ep_lua_resume(struct ep_lua *l, lua_State *L, int n_args, int
 /* The error on top of the stack as text; valid as long as it stays there. */
 struct ep_str ep_lua_error(lua_State *L);
 
+/* Makes a thread that failed or was suspended as good as new, stack included. */
+void ep_lua_thread_reset(struct ep_lua *l, lua_State *L);
 /* A fresh thread from the pool, and back; `finished`: what it ran came to its end, without an error. */
 struct ep_lua_thread ep_lua_thread_take(struct ep_lua *l);
 void ep_lua_thread_give(struct ep_lua *l, struct ep_lua_thread t, bool finished);
@@ -136,6 +141,8 @@ void ep_lua_shim51(lua_State *L);
 
 /* --- pattern.c: find, match, gmatch, gsub into the table on top --- */
 void ep_lua_pattern_open(lua_State *L);
+/* The first match of at least one byte at or after `from`. Charges, and raises for a pattern that is malformed. */
+bool ep_lua_pattern_find(lua_State *L, struct ep_str s, struct ep_str pattern, size_t from, size_t *begin, size_t *end);
 
 /* --- json.c --- */
 /* Pushes the value. Raises when it is no JSON, nested deeper than 64, or an object has a key twice. */

@@ -22,7 +22,7 @@ static struct ep_str without_query(struct ep_str path)
     return question < 0 ? path : ep_str_n(path.p, (size_t)question);
 }
 
-struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stream *s, const struct ep_call *c)
+struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stream *s, struct ep_call *c)
 {
     switch (f) {
     case EP_POLICY_PROTOCOL:
@@ -108,7 +108,7 @@ static bool host_hit(const struct ep_policy_rule *r, struct ep_str value)
 }
 
 /* A rule that says no decides; else what can't be seen makes the whole unseen. */
-static enum matches match(const struct ep_policy *p, const struct ep_stream *s, const struct ep_call *c)
+static enum matches match(const struct ep_policy *p, const struct ep_stream *s, struct ep_call *c)
 {
     enum matches m = YES;
 
@@ -166,14 +166,15 @@ static void denied(struct ep_policy *p, struct ep_stream *s, bool shadow, struct
         v->refuse = true;
 }
 
-static void blind(struct ep_policy *p, struct ep_stream *s, const struct ep_call *c, bool shadow,
-                  struct ep_policy_verdict *v)
+void ep_policy_blinded(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, enum ep_blind_reason reason,
+                       struct ep_policy_verdict *v)
 {
-    const char *why = ep_blind_reason_name(c->blind == EP_BLIND_NOT ? EP_BLIND_UNKNOWN : c->blind);
+    bool shadow = set->mode == EP_MODE_SHADOW || p->mode == EP_MODE_SHADOW;
+    const char *why = ep_blind_reason_name(reason == EP_BLIND_NOT ? EP_BLIND_UNKNOWN : reason);
 
     v->blind = true;
     p->blinded++;
-    p->blind_by[c->blind == EP_BLIND_NOT ? EP_BLIND_UNKNOWN : c->blind]++;
+    p->blind_by[reason == EP_BLIND_NOT ? EP_BLIND_UNKNOWN : reason]++;
     ep_policy_cover(p, s)->blind++;
     if (s->worker->stats)
         ep_stats_add(s->worker->stats, EP_METRIC_POLICY_BLIND, EP_LABELS(p->name, ep_str(why)), 1);
@@ -204,59 +205,93 @@ static void failed(struct ep_policy *p, struct ep_stream *s, lua_State *L, enum 
                 EP_STR_ARG(p->name), EP_POLICY_UNHEALTHY, EP_STR_ARG(v->error));
 }
 
+void ep_policy_allowed(struct ep_policy *p, struct ep_policy_verdict *v)
+{
+    decided(p, v, EP_POLICY_ALLOW);
+}
+
+void ep_policy_failed(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, lua_State *L,
+                      struct ep_policy_verdict *v)
+{
+    failed(p, s, L, EP_LUA_ERROR, set->mode == EP_MODE_SHADOW || p->mode == EP_MODE_SHADOW, v);
+}
+
 /* --- the call --- */
 
-static void run(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, const struct ep_call *c,
-                enum ep_policy_phase phase, bool shadow, uint64_t *now_ns, struct ep_policy_verdict *v)
+static void worked(struct ep_policy *p)
+{
+    if (EP_UNLIKELY(p->failures >= EP_POLICY_UNHEALTHY))
+        ep_info("policy", "%.*s works again", EP_STR_ARG(p->name));
+    p->failures = 0;
+}
+
+void ep_policy_ended(struct ep_policy_set *set, struct ep_policy_object *o, lua_State *L, enum ep_lua_status status,
+                     uint64_t spent_ns, struct ep_policy_verdict *v)
+{
+    struct ep_policy *p = o->policy;
+
+    if (p->duration)
+        ep_histogram_record(p->duration, spent_ns);
+    if (EP_UNLIKELY(status != EP_LUA_OK)) {
+        if (status == EP_LUA_YIELDED)
+            lua_pushliteral(L, "the policy yielded, and not to wait");
+        failed(p, o->s, L, status, o->shadow, v);
+        ep_lua_thread_reset(set->lua, L);
+    } else {
+        worked(p);
+        if (o->denied) {
+            v->code = o->code ? o->code : "policy.denied";
+            v->reason = o->reason;
+            v->status = o->status;
+            denied(p, o->s, o->shadow, v);
+        } else if (EP_UNLIKELY(o->redactions != NULL)) {
+            ep_policy_redact(set, o, v);
+        } else {
+            decided(p, v, EP_POLICY_ALLOW);
+        }
+    }
+    ep_policy_object_clear(o, L);
+}
+
+static void run(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, struct ep_call *c,
+                enum ep_policy_phase phase, struct ep_policy_reply *reply, bool shadow, uint64_t *now_ns,
+                struct ep_policy_verdict *v)
 {
     struct ep_lua *l = set->lua;
     lua_State *L = l->thread;
     struct ep_policy_object *o = l->object;
     enum ep_lua_status status;
     uint64_t start = *now_ns;
+    int n_results;
 
     o->s = s;
     o->call = c;
     o->policy = p;
     o->phase = phase;
+    o->reply = reply;
     o->shadow = shadow;
     o->denied = false;
     o->code = NULL;
     o->status = 0;
+    o->wait = EP_POLICY_WAIT_NOT;
+    o->waits = 0;
+    o->delayed_ns = 0;
+    o->redactions = NULL;
     lua_rawgeti(L, LUA_REGISTRYINDEX, phase == EP_POLICY_CALL ? p->call_ref : p->reply_ref);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, l->object_ref);
-    status = ep_lua_call(l, L, 1, 0, &set->budget, start);
-    o->s = NULL;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, o->ref);
+    status = ep_lua_resume(l, L, 1, &n_results, &set->budget, start);
     *now_ns = ep_clock_ns();
-    if (p->duration)
-        ep_histogram_record(p->duration, *now_ns - start);
-    if (status != EP_LUA_OK) {
-        failed(p, s, L, status, shadow, v);
-        lua_settop(L, 0);
-    } else {
-        if (EP_UNLIKELY(p->failures >= EP_POLICY_UNHEALTHY))
-            ep_info("policy", "%.*s works again", EP_STR_ARG(p->name));
-        p->failures = 0;
-        if (o->denied) {
-            v->code = o->code ? o->code : "policy.denied";
-            v->reason = o->reason;
-            v->status = o->status;
-            denied(p, s, shadow, v);
-        } else {
-            decided(p, v, EP_POLICY_ALLOW);
-        }
+    if (EP_UNLIKELY(status == EP_LUA_YIELDED && o->wait)) {
+        v->wait = ep_policy_wait_new(set, o, *now_ns - start);
+        return;
     }
-    if (o->decoded) { /* lets the table go */
-        o->decoded = false;
-        lua_rawgeti(L, LUA_REGISTRYINDEX, l->object_ref);
-        lua_pushnil(L);
-        lua_setiuservalue(L, -2, 1);
-        lua_pop(L, 1);
-    }
+    ep_policy_ended(set, o, L, status, *now_ns - start, v);
+    lua_settop(L, 0);
 }
 
-void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, const struct ep_call *c,
-                     enum ep_policy_phase phase, uint64_t *now_ns, struct ep_policy_verdict *v)
+void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, struct ep_call *c,
+                     enum ep_policy_phase phase, struct ep_policy_reply *reply, uint64_t *now_ns,
+                     struct ep_policy_verdict *v)
 {
     bool shadow = set->mode == EP_MODE_SHADOW || p->mode == EP_MODE_SHADOW;
     enum matches m;
@@ -275,13 +310,16 @@ void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_s
         p->matched++;
         ep_policy_cover(p, s)->matched++;
         if (m == UNSEEN || (p->needs && !needs_met(p, c))) {
-            blind(p, s, c, shadow, v);
+            ep_policy_blinded(set, p, s, c->blind, v);
             return;
         }
         if (p->call_ref == LUA_NOREF)
             return;
+    } else if (p->needs_reply_body && !reply->whole) {
+        ep_policy_blinded(set, p, s, reply->why, v);
+        return;
     }
-    run(set, p, s, c, phase, shadow, now_ns, v);
+    run(set, p, s, c, phase, reply, shadow, now_ns, v);
 }
 
 void ep_policy_refuse(struct ep_stream *s, const struct ep_policy *p, const struct ep_policy_verdict *v)

@@ -12,7 +12,7 @@ struct proxy {
     bool request; /* else that of the phase */
 };
 
-static struct ep_policy_object *check(lua_State *L)
+struct ep_policy_object *ep_policy_object_check(lua_State *L)
 {
     struct ep_policy_object *o = ep_lua_of(L)->object;
 
@@ -82,7 +82,7 @@ static const char *check_code(lua_State *L, struct ep_policy_object *o, int inde
 
 static int deny(lua_State *L)
 {
-    struct ep_policy_object *o = check(L);
+    struct ep_policy_object *o = ep_policy_object_check(L);
     struct ep_str reason = lua_isnoneornil(L, 2) ? EP_STR("denied by policy") : ep_lua_check_text(L, 2);
 
     ep_lua_charge(L, 20);
@@ -102,7 +102,7 @@ static int deny(lua_State *L)
 
 static int allow(lua_State *L)
 {
-    check(L); /* says aloud what is so anyway; an earlier deny stays */
+    ep_policy_object_check(L); /* says aloud what is so anyway; an earlier deny stays */
     lua_pushboolean(L, true);
     return 1;
 }
@@ -124,7 +124,7 @@ static void check_settable(lua_State *L, struct ep_str name)
 /* header(name): the value; header(name, value): sets it; header(name, nil): removes it. */
 static int header(lua_State *L)
 {
-    struct ep_policy_object *o = check(L);
+    struct ep_policy_object *o = ep_policy_object_check(L);
     struct ep_headers *h = o->phase == EP_POLICY_CALL ? &o->s->request.headers : &o->s->response.headers;
     struct ep_str name = ep_lua_check_str(L, 2);
 
@@ -160,7 +160,7 @@ static int header(lua_State *L)
 
 static int tag(lua_State *L)
 {
-    struct ep_policy_object *o = check(L);
+    struct ep_policy_object *o = ep_policy_object_check(L);
     struct ep_str key = ep_lua_check_str(L, 2);
 
     luaL_checkany(L, 3);
@@ -176,7 +176,7 @@ static int tag(lua_State *L)
 
 static int say(lua_State *L)
 {
-    struct ep_policy_object *o = check(L);
+    struct ep_policy_object *o = ep_policy_object_check(L);
 
     luaL_tolstring(L, 2, NULL);
     ep_lua_charge(L, EP_LUA_LOG_COST);
@@ -203,6 +203,8 @@ enum field {
     FIELD_BATCH,
     FIELD_STATUS,
     FIELD_POLICY_NAME,
+    FIELD_BODY,
+    FIELD_REQUEST_BODY,
 };
 
 static const struct {
@@ -220,7 +222,8 @@ static const struct {
     {"service", EP_POLICY_SERVICE},
     {"uri", EP_POLICY_URI},
     {"prompt", EP_POLICY_PROMPT},
-    {"body", EP_POLICY_BODY},
+    {"body", FIELD_BODY},
+    {"request_body", FIELD_REQUEST_BODY},
     {"host", EP_POLICY_HOST},
     {"listener", EP_POLICY_LISTENER},
     {"direction", EP_POLICY_DIRECTION},
@@ -305,6 +308,14 @@ static void push_other(lua_State *L, struct ep_policy_object *o, int field)
         break;
     case FIELD_BATCH:
         lua_pushboolean(L, c->batch);
+        break;
+    case FIELD_BODY:
+        if (o->phase == EP_POLICY_REPLY && !o->reply->whole)
+            luaL_error(L, "the body of a reply is there for policies with needs_reply = {'body'}");
+        ep_lua_push_or_nil(L, o->phase == EP_POLICY_REPLY ? o->reply->body : c->body);
+        break;
+    case FIELD_REQUEST_BODY:
+        ep_lua_push_or_nil(L, c->body);
         break;
     case FIELD_STATUS:
         if (o->phase != EP_POLICY_REPLY)
@@ -433,7 +444,19 @@ static void add_proxy(lua_State *L, int object, int value, const char *class, bo
 void ep_policy_object_open(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"deny", deny}, {"allow", allow}, {"header", header}, {"tag", tag}, {"log", say}, {NULL, NULL},
+        {"deny", deny},
+        {"allow", allow},
+        {"header", header},
+        {"tag", tag},
+        {"log", say},
+        {"redact", ep_policy_redact_action},
+        {"route_to", ep_policy_route_to},
+        {"delay", ep_policy_delay},
+        {"meter", ep_policy_meter},
+        {"remember", ep_policy_remember},
+        {"recall", ep_policy_recall},
+        {"count", ep_policy_count},
+        {NULL, NULL},
     };
     static const luaL_Reg headers_meta[] = {
         {"__index", headers_index},
@@ -445,11 +468,7 @@ void ep_policy_object_open(lua_State *L)
     static const luaL_Reg peer_meta[] = {{"__index", peer_index}, {"__newindex", read_only}, {NULL, NULL}};
     static const luaL_Reg object_meta[] = {{"__newindex", read_only}, {NULL, NULL}};
     struct ep_lua *l = ep_lua_of(L);
-    int object;
 
-    l->object = lua_newuserdatauv(L, sizeof *l->object, VALUES);
-    memset(l->object, 0, sizeof *l->object);
-    object = lua_gettop(L);
     ep_lua_class(L, "ephor.policy.object", NULL, object_meta);
     lua_newtable(L);
     luaL_setfuncs(L, methods, 0);
@@ -459,14 +478,58 @@ void ep_policy_object_open(lua_State *L)
     }
     lua_pushcclosure(L, object_index, 1);
     lua_setfield(L, -2, "__index");
-    lua_setmetatable(L, object);
     ep_lua_class(L, "ephor.policy.headers", NULL, headers_meta);
     ep_lua_class(L, "ephor.policy.peer", NULL, peer_meta);
-    lua_settop(L, object);
+    lua_settop(L, 0);
+    l->object = ep_policy_object_take(l);
+}
+
+/* With what it shows: headers and peer. In protected mode or out of it, where only a lack of memory could raise. */
+static struct ep_policy_object *object_new(lua_State *L)
+{
+    struct ep_policy_object *o = lua_newuserdatauv(L, sizeof *o, VALUES);
+    int object = lua_gettop(L);
+
+    memset(o, 0, sizeof *o);
+    luaL_setmetatable(L, "ephor.policy.object");
     add_proxy(L, object, VALUE_HEADERS, "ephor.policy.headers", false);
     add_proxy(L, object, VALUE_REQUEST_HEADERS, "ephor.policy.headers", true);
     add_proxy(L, object, VALUE_PEER, "ephor.policy.peer", false);
-    l->object_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    o->ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    ep_list_init(&o->node);
+    return o;
+}
+
+struct ep_policy_object *ep_policy_object_take(struct ep_lua *l)
+{
+    struct ep_list *idle = ep_list_pop(&l->idle_objects);
+
+    if (!idle)
+        return object_new(l->L);
+    l->n_idle_objects--;
+    return EP_CONTAINER(idle, struct ep_policy_object, node);
+}
+
+void ep_policy_object_give(struct ep_lua *l, struct ep_policy_object *o)
+{
+    if (l->n_idle_objects == EP_LUA_IDLE_THREADS) {
+        luaL_unref(l->L, LUA_REGISTRYINDEX, o->ref);
+        return;
+    }
+    l->n_idle_objects++;
+    ep_list_push_front(&l->idle_objects, &o->node);
+}
+
+void ep_policy_object_clear(struct ep_policy_object *o, lua_State *L)
+{
+    o->s = NULL;
+    if (!o->decoded)
+        return;
+    o->decoded = false; /* lets the table of arguments go */
+    lua_rawgeti(L, LUA_REGISTRYINDEX, o->ref);
+    lua_pushnil(L);
+    lua_setiuservalue(L, -2, VALUE_ARGUMENTS);
+    lua_pop(L, 1);
 }
 
 int ep_policy_native(lua_State *L)

@@ -1,6 +1,7 @@
 /* What a policy gets: `c` in call(c), `r` in reply(r).
  *
- * One userdata a worker, filled before each call and emptied after it, so that a policy costs no allocation. Values
+ * One userdata a worker (and one for each policy that waits), filled before a call and emptied after it, so that a policy
+ * costs no allocation. Values
  * become Lua strings when they are asked for. Reading a field that doesn't exist is an error: a rule with a slip of
  * the pen must not silently do nothing. Kept beyond its call, the object says so. */
 #ifndef EP_LUA_OBJECT_H
@@ -18,10 +19,13 @@ enum ep_policy_read {
 struct ep_policy_object;
 typedef void ep_policy_read_fn(struct ep_policy_object *o, enum ep_policy_read kind, struct ep_str name);
 
+enum ep_policy_waits_for { EP_POLICY_WAIT_NOT, EP_POLICY_WAIT_DELAY };
+
 struct ep_policy_object {
     struct ep_stream *s; /* NULL: no call runs */
-    const struct ep_call *call;
-    const struct ep_policy *policy;
+    struct ep_call *call;
+    struct ep_policy *policy;
+    struct ep_policy_reply *reply; /* in the phase of that name */
     enum ep_policy_phase phase;
     bool shadow;  /* nothing it does reaches the message */
     bool decoded; /* the arguments, in user value 1 */
@@ -29,6 +33,12 @@ struct ep_policy_object {
     struct ep_str reason;
     const char *code;
     unsigned status;
+    enum ep_policy_waits_for wait; /* why it yielded */
+    unsigned waits;
+    uint64_t wait_ns, delayed_ns;
+    struct ep_redaction *redactions; /* asked for; done when the policy has run */
+    int ref;
+    struct ep_list node; /* of the host's idle ones */
     ep_policy_read_fn *on_read; /* of a replay; NULL in the proxy */
     void *reader;
 };
@@ -38,6 +48,37 @@ static inline void ep_policy_reads(struct ep_policy_object *o, enum ep_policy_re
     if (EP_UNLIKELY(o->on_read != NULL))
         o->on_read(o, kind, name);
 }
+
+/* One that is idle, or a new one; and back. */
+struct ep_policy_object *ep_policy_object_take(struct ep_lua *l);
+void ep_policy_object_give(struct ep_lua *l, struct ep_policy_object *o);
+/* Lets go of what it holds of its call. */
+void ep_policy_object_clear(struct ep_policy_object *o, lua_State *L);
+/* For methods: the object at index 1, which must be the one that runs. */
+struct ep_policy_object *ep_policy_object_check(lua_State *L);
+
+/* judge.c: what came of a run that ended. */
+void ep_policy_ended(struct ep_policy_set *set, struct ep_policy_object *o, lua_State *L, enum ep_lua_status status,
+                     uint64_t spent_ns, struct ep_policy_verdict *v);
+
+/* redaction.c: does what the policy asked for, or says when (v->redactions), and decides. */
+void ep_policy_redact(struct ep_policy_set *set, struct ep_policy_object *o, struct ep_policy_verdict *v);
+
+/* wait.c: the policy that runs has yielded; it takes its thread and object along. */
+struct ep_policy_wait *ep_policy_wait_new(struct ep_policy_set *set, struct ep_policy_object *o, uint64_t spent_ns);
+/* Raises unless the policy may wait here and now. */
+void ep_policy_wait_check(lua_State *L, const struct ep_policy_object *o, const char *method);
+int ep_policy_delay(lua_State *L);
+
+/* actions.c */
+int ep_policy_route_to(lua_State *L);
+int ep_policy_meter(lua_State *L);
+int ep_policy_remember(lua_State *L);
+int ep_policy_recall(lua_State *L);
+int ep_policy_count(lua_State *L);
+int ep_policy_redact_action(lua_State *L);
+/* A duration in seconds or as text. Raises. */
+uint64_t ep_policy_duration(lua_State *L, int index);
 
 /* Makes the object of the state. In protected mode. */
 void ep_policy_object_open(lua_State *L);

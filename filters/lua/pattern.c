@@ -439,6 +439,28 @@ static int search(lua_State *L, bool find)
     return 1;
 }
 
+bool ep_lua_pattern_find(lua_State *L, struct ep_str s, struct ep_str pattern, size_t from, size_t *begin, size_t *end)
+{
+    bool anchored = pattern.n && *pattern.p == '^';
+    struct matcher m;
+
+    if (from > s.n || (anchored && from > 0))
+        return false;
+    matcher_init(&m, L, s, pattern);
+    const char *at = s.p + from;
+    do {
+        const char *e = match_at(&m, at, pattern.p + anchored);
+        if (e && e > at) {
+            ep_lua_charge(L, m.steps / 2);
+            *begin = (size_t)(at - s.p);
+            *end = (size_t)(e - s.p);
+            return true;
+        }
+    } while (at++ < m.end && !anchored);
+    ep_lua_charge(L, m.steps / 2);
+    return false;
+}
+
 static int string_find(lua_State *L)
 {
     return search(L, true);

@@ -1,14 +1,36 @@
 /* The filter `policies`: every policy of the directory, in the order of the files' names.
  *
  * Request: each policy judges each call of the request (a JSON-RPC batch has several); the first refusal ends it.
- * Reply: the policies that matched the request and have a `reply` see the head of the response. Replies that ephor
- * made itself are not judged. */
+ * Reply: the policies that matched the request and have a `reply` see the response: its head, or, where one of them needs
+ * it, the whole of it. What they redact is done when the body is there whole. Replies that ephor made itself are not
+ * judged.
+ *
+ * A policy may wait (wait.c). Where it stands is kept, the step answers EP_WAIT, and when it has decided the rest of the
+ * policies follow. */
+#include "agent/agent.h"
 #include "filter/chain.h"
 #include "lua/policy.h"
 #include "lua/record.h"
 
+/* What a policy wants redacted in a reply whose body isn't there yet. */
+struct pending {
+    struct pending *next;
+    struct ep_policy *policy;
+    const struct ep_redaction *rules;
+};
+
+enum buffering { NOT, TO_JUDGE, TO_REDACT };
+
 struct state {
     uint64_t matched[EP_POLICIES_MAX / 64];
+    struct ep_policy_wait *wait; /* of the policy `at`; NULL: none waits */
+    unsigned at;
+    struct ep_call *call; /* that is judged */
+    unsigned number;      /* of it in its batch, from 0 */
+    struct ep_record *record; /* what is kept of this request; NULL: nothing */
+    struct ep_policy_reply reply;
+    struct pending *pending, **pending_end;
+    enum buffering buffering;
 };
 
 /* Fields of the call record are filled by `agent`. Without it in front, a rule about them would do nothing. */
@@ -63,62 +85,321 @@ static void unload(struct ep_filter_instance *i)
         ep_policy_set_unref(i->data);
 }
 
+/* --- going through the policies --- */
+
+enum going { PASSED, REFUSED, WAITS };
+
+static const enum ep_step steps[] = {[PASSED] = EP_NEXT, [REFUSED] = EP_REPLIED, [WAITS] = EP_WAIT};
+
+/* Takes in what is not plainly good. */
+static enum going take(struct ep_policy_set *set, struct ep_stream *s, struct state *state, struct ep_policy_verdict *v,
+                       ep_policy_woken *woken)
+{
+    if (v->wait) {
+        state->wait = v->wait;
+        ep_policy_wait_start(v->wait, state, woken);
+        return WAITS;
+    }
+    if (v->refuse) {
+        ep_policy_refuse(s, set->v[state->at], v);
+        return REFUSED;
+    }
+    return PASSED;
+}
+
+/* True when nobody wants the answer of a policy any more: the stream ends, or something else has answered. */
+static bool is_over(const struct ep_stream *s)
+{
+    return s->ending || s->finished || s->refused || s->local_reply || s->reply_pending;
+}
+
+/* What waited goes on; its verdict is in v. False: there is nothing to go on for. */
+static bool wake(struct ep_policy_wait *w, struct state *state, uint64_t *now, struct ep_policy_verdict *v)
+{
+    state->wait = NULL;
+    if (is_over(w->s)) {
+        ep_policy_wait_drop(w);
+        return false;
+    }
+    *now = ep_clock_ns();
+    ep_policy_go_on(w, now, v);
+    return true;
+}
+
+/* --- calls --- */
+
+static void calls_woken(struct ep_policy_wait *w);
+
+static enum going take_call(struct ep_policy_set *set, struct ep_stream *s, struct state *state, struct ep_policy_verdict *v)
+{
+    if (EP_UNLIKELY(state->record && !v->wait)) {
+        ep_record_decision(state->record, set->v[state->at], state->number, v);
+        if (v->refuse)
+            ep_record_end(set->recorder, state->record);
+    }
+    return take(set, s, state, v, calls_woken);
+}
+
+/* From state->at and state->call on. */
+static enum going judge_calls(struct ep_policy_set *set, struct ep_stream *s, struct state *state, uint64_t now)
+{
+    struct ep_call *c = state->call;
+    unsigned number = state->number;
+    struct ep_policy_verdict v;
+
+    for (unsigned i = state->at; i < set->n; i++, c = &s->call, number = 0) {
+        for (; c; c = c->next, number++) {
+            ep_policy_judge(set, set->v[i], s, c, EP_POLICY_CALL, NULL, &now, &v);
+            if (v.matched)
+                state->matched[i / 64] |= 1ull << (i % 64);
+            if (EP_UNLIKELY(v.wait || v.refuse)) {
+                state->at = i;
+                state->call = c;
+                state->number = number;
+                return take_call(set, s, state, &v);
+            }
+            if (EP_UNLIKELY(state->record != NULL))
+                ep_record_decision(state->record, set->v[i], number, &v);
+        }
+    }
+    if (EP_UNLIKELY(state->record != NULL))
+        ep_record_end(set->recorder, state->record);
+    return PASSED;
+}
+
+static void calls_woken(struct ep_policy_wait *w)
+{
+    struct ep_policy_set *set = w->set;
+    struct ep_stream *s = w->s;
+    struct state *state = w->owner;
+    struct ep_policy_verdict v;
+    enum going going;
+    uint64_t now;
+
+    if (!wake(w, state, &now, &v))
+        return;
+    going = take_call(set, s, state, &v);
+    if (going == PASSED) {
+        state->call = state->call->next;
+        state->number++;
+        going = judge_calls(set, s, state, now);
+    }
+    if (going == PASSED)
+        ep_stream_resume_request(s);
+}
+
 static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
 {
     struct ep_policy_set *set = ep_filter_data(s);
     struct state *state = state_;
-    struct ep_record *record = NULL;
-    struct ep_policy_verdict v;
-    uint64_t now;
 
     (void)end;
     if (!set || set->n == 0)
         return EP_NEXT;
     if (EP_UNLIKELY(set->recorder != NULL))
-        record = ep_record_begin(set->recorder, s);
-    now = ep_clock_ns();
-    for (unsigned i = 0; i < set->n; i++) {
-        unsigned number = 0;
-        for (const struct ep_call *c = &s->call; c; c = c->next, number++) {
-            ep_policy_judge(set, set->v[i], s, c, EP_POLICY_CALL, &now, &v);
-            if (EP_UNLIKELY(record != NULL))
-                ep_record_decision(record, set->v[i], number, &v);
-            if (v.matched)
-                state->matched[i / 64] |= 1ull << (i % 64);
-            if (v.refuse) {
-                if (record)
-                    ep_record_end(set->recorder, record);
-                ep_policy_refuse(s, set->v[i], &v);
-                return EP_REPLIED;
-            }
+        state->record = ep_record_begin(set->recorder, s);
+    state->at = 0;
+    state->call = &s->call;
+    return steps[judge_calls(set, s, state, ep_clock_ns())];
+}
+
+/* --- replies --- */
+
+static bool may_reply(const struct ep_policy_set *set, const struct state *state, unsigned i)
+{
+    return set->v[i]->reply_ref != LUA_NOREF && state->matched[i / 64] & (1ull << (i % 64));
+}
+
+static bool codings_of(const struct ep_headers *h, struct ep_codings *c)
+{
+    c->n = 0;
+    for (uint32_t i = 0; i < h->n; i++)
+        if (h->v[i].id == EP_HDR_CONTENT_ENCODING && !ep_codings_add(c, h->v[i].value))
+            return false;
+    return true;
+}
+
+/* Why the body of a reply can't be had whole; EP_BLIND_NOT: it can. */
+static enum ep_blind_reason unreadable(const struct ep_stream *s)
+{
+    const struct ep_headers *h = &s->response.headers;
+    struct ep_str type = ep_media_type(ep_headers_get_id(h, EP_HDR_CONTENT_TYPE));
+    struct ep_codings codings;
+    uint64_t n;
+
+    if (s->tunnel || ep_str_caseeq(type, EP_STR("text/event-stream")) || ep_str_casestarts(type, EP_STR("application/grpc")))
+        return EP_BLIND_STREAMED;
+    if (!codings_of(h, &codings))
+        return EP_BLIND_ENCODING;
+    if (ep_str_u64(ep_headers_get_id(h, EP_HDR_CONTENT_LENGTH), &n) && n > s->chain->config->max_body_bytes)
+        return EP_BLIND_TOO_LARGE;
+    return EP_BLIND_NOT;
+}
+
+/* Holding a body of unknown length may end in a refusal, which a policy in shadow must not be the cause of. */
+static bool may_hold(const struct ep_policy_set *set, const struct ep_policy *p, const struct ep_stream *s)
+{
+    return (set->mode == EP_MODE_ENFORCE && p->mode == EP_MODE_ENFORCE) ||
+           ep_headers_find_id(&s->response.headers, EP_HDR_CONTENT_LENGTH);
+}
+
+static bool wants_body(const struct ep_policy_set *set, const struct state *state, const struct ep_stream *s)
+{
+    for (unsigned i = 0; i < set->n; i++)
+        if (set->v[i]->needs_reply_body && may_reply(set, state, i) && may_hold(set, set->v[i], s))
+            return true;
+    return false;
+}
+
+static void replies_woken(struct ep_policy_wait *w);
+
+static void remember(struct ep_stream *s, struct state *state, struct ep_policy *p, const struct ep_redaction *rules)
+{
+    struct pending *more = EP_ARENA_NEW(&s->arena, struct pending);
+
+    more->policy = p;
+    more->rules = rules;
+    *(state->pending_end ? state->pending_end : &state->pending) = more;
+    state->pending_end = &more->next;
+}
+
+/* From state->at on. */
+static enum going judge_replies(struct ep_policy_set *set, struct ep_stream *s, struct state *state, uint64_t now)
+{
+    struct ep_policy_verdict v;
+
+    for (; state->at < set->n; state->at++) {
+        struct ep_policy *p = set->v[state->at];
+        if (!may_reply(set, state, state->at))
+            continue;
+        ep_policy_judge(set, p, s, &s->call, EP_POLICY_REPLY, &state->reply, &now, &v);
+        if (v.redactions)
+            remember(s, state, p, v.redactions);
+        if (EP_UNLIKELY(v.wait || v.refuse)) {
+            if (v.wait && !state->reply.whole && state->reply.why == EP_BLIND_NOT)
+                state->reply.why = EP_BLIND_STREAMED; /* the walk goes on behind: there is no asking for the body later */
+            return take(set, s, state, &v, replies_woken);
         }
     }
-    if (record)
-        ep_record_end(set->recorder, record);
-    return EP_NEXT;
+    return PASSED;
+}
+
+/* What is to be redacted is, or its policy is blind to it. */
+static enum going redact_pending(struct ep_policy_set *set, struct ep_stream *s, struct state *state)
+{
+    struct ep_policy_verdict v;
+
+    for (; state->pending; state->pending = state->pending->next) {
+        v = (struct ep_policy_verdict){.decision = EP_POLICY_ALLOW};
+        ep_policy_redact_reply(set, state->pending->policy, s, state->pending->rules, &state->reply, &v);
+        if (v.refuse) {
+            ep_policy_refuse(s, state->pending->policy, &v);
+            return REFUSED;
+        }
+    }
+    return PASSED;
+}
+
+static bool may_hold_for_pending(const struct ep_policy_set *set, const struct ep_stream *s, const struct state *state)
+{
+    for (const struct pending *i = state->pending; i; i = i->next)
+        if (may_hold(set, i->policy, s))
+            return true;
+    return false;
+}
+
+static enum ep_step replies_judged(struct ep_policy_set *set, struct ep_stream *s, struct state *state, enum going going)
+{
+    if (going != PASSED || !state->pending)
+        return steps[going];
+    if (!state->reply.whole && state->reply.why == EP_BLIND_NOT) {
+        if (may_hold_for_pending(set, s, state)) {
+            state->buffering = TO_REDACT;
+            return EP_BUFFER;
+        }
+        state->reply.why = EP_BLIND_STREAMED;
+    }
+    return steps[redact_pending(set, s, state)];
+}
+
+static void replies_woken(struct ep_policy_wait *w)
+{
+    struct ep_policy_set *set = w->set;
+    struct ep_stream *s = w->s;
+    struct state *state = w->owner;
+    struct ep_policy_verdict v;
+    enum going going;
+    uint64_t now;
+
+    if (!wake(w, state, &now, &v))
+        return;
+    going = take(set, s, state, &v, replies_woken);
+    if (going == PASSED) {
+        state->at++;
+        going = judge_replies(set, s, state, now);
+    }
+    if (going == PASSED)
+        going = redact_pending(set, s, state);
+    if (going == PASSED)
+        ep_stream_resume_response(s);
 }
 
 static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end)
 {
     struct ep_policy_set *set = ep_filter_data(s);
-    const struct state *state = state_;
-    struct ep_policy_verdict v;
-    uint64_t now;
+    struct state *state = state_;
 
-    (void)end;
     if (!set || !set->replies || s->local_reply || s->refused)
         return EP_NEXT;
-    now = ep_clock_ns();
-    for (unsigned i = 0; i < set->n; i++) {
-        if (set->v[i]->reply_ref == LUA_NOREF || !(state->matched[i / 64] & (1ull << (i % 64))))
-            continue;
-        ep_policy_judge(set, set->v[i], s, &s->call, EP_POLICY_REPLY, &now, &v);
-        if (v.refuse) {
-            ep_policy_refuse(s, set->v[i], &v);
-            return EP_REPLIED;
+    state->at = 0;
+    state->reply = (struct ep_policy_reply){.whole = end, .why = end ? EP_BLIND_NOT : unreadable(s)};
+    if (!end && set->reply_bodies && state->reply.why == EP_BLIND_NOT) {
+        if (wants_body(set, state, s)) {
+            state->buffering = TO_JUDGE;
+            return EP_BUFFER;
         }
     }
-    return EP_NEXT;
+    return replies_judged(set, s, state, judge_replies(set, s, state, ep_clock_ns()));
+}
+
+/* The body as policies see it, decoded. What goes on are the bytes that came, unless a policy changes them. */
+static void read_body(struct ep_stream *s, struct ep_policy_reply *r, struct ep_body *b)
+{
+    struct ep_codings codings;
+
+    if (!codings_of(&s->response.headers, &codings))
+        r->why = EP_BLIND_ENCODING;
+    else if (codings.n && b->bytes)
+        r->why = ep_agent_decoded(s, &codings, b, &r->body);
+    else
+        r->body = ep_body_flatten(b, &s->arena);
+    r->whole = r->why == EP_BLIND_NOT;
+}
+
+/* The whole body, when it was asked for. */
+static enum ep_step response_body(struct ep_stream *s, void *state_, struct ep_body *b, bool end)
+{
+    struct ep_policy_set *set = ep_filter_data(s);
+    struct state *state = state_;
+    enum buffering why = state->buffering;
+
+    if (why == NOT || !end)
+        return EP_NEXT;
+    state->buffering = NOT;
+    read_body(s, &state->reply, b);
+    if (why == TO_REDACT)
+        return steps[redact_pending(set, s, state)];
+    return replies_judged(set, s, state, judge_replies(set, s, state, ep_clock_ns()));
+}
+
+static void finish(struct ep_stream *s, void *state_)
+{
+    struct state *state = state_;
+
+    (void)s;
+    if (EP_UNLIKELY(state->wait != NULL))
+        ep_policy_wait_drop(state->wait);
+    state->wait = NULL;
 }
 
 const struct ep_filter ep_filter_policies = {
@@ -129,4 +410,6 @@ const struct ep_filter ep_filter_policies = {
     .stream_size = sizeof(struct state),
     .request_headers = request_headers,
     .response_headers = response_headers,
+    .response_body = response_body,
+    .finish = finish,
 };

@@ -57,7 +57,7 @@ static const char *hint(struct ep_str given, const char *const *names, size_t n,
 }
 
 static const char *const keys[] = {"name",  "principle", "description", "match", "mode",
-                                   "blind", "needs",     "call",        "reply"};
+                                   "blind", "needs",     "call",        "reply", "needs_reply"};
 static const char *const modes[] = {"enforce", "shadow", "off"};
 static const char *const blinds[] = {"deny", "allow", "shadow"};
 
@@ -209,6 +209,24 @@ static void read_needs(lua_State *L, struct ep_policy *p)
     lua_pop(L, 1);
 }
 
+static void read_needs_reply(lua_State *L, struct ep_policy *p)
+{
+    int type = lua_getfield(L, 1, "needs_reply");
+
+    if (type != LUA_TNIL && type != LUA_TTABLE)
+        bad(L, "policy: needs_reply must be a list of fields, not a %s", luaL_typename(L, -1));
+    size_t n = type == LUA_TTABLE ? lua_rawlen(L, -1) : 0;
+    for (size_t i = 1; i <= n; i++) {
+        if (lua_rawgeti(L, -1, (lua_Integer)i) != LUA_TSTRING || strcmp(lua_tostring(L, -1), "body") != 0)
+            bad(L, "policy: needs_reply knows 'body' only");
+        p->needs_reply_body = true;
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    if (p->needs_reply_body && p->reply_ref == LUA_NOREF)
+        bad(L, "policy: needs_reply is for policies with a reply");
+}
+
 static void check_name(lua_State *L, struct ep_str name)
 {
     if (!name.n)
@@ -248,6 +266,8 @@ int ep_policy_define(lua_State *L)
     read_needs(L, p);
     p->call_ref = function_of(L, "call");
     p->reply_ref = function_of(L, "reply");
+    read_needs_reply(L, p);
+    p->meters = ep_arena_zalloc(&set->arena, EP_POLICY_METERS_MAX * sizeof *p->meters);
     if (p->call_ref == LUA_NOREF && p->reply_ref == LUA_NOREF)
         return bad(L, "policy: '%s' has neither call nor reply", p->name.p);
     struct ep_policy **ud = lua_newuserdatauv(L, sizeof(struct ep_policy *), 0);
@@ -362,6 +382,7 @@ static void complete(struct ep_policy_set *set)
         struct ep_policy *p = set->v[i];
         ep_policy_cover_init(set, p);
         set->replies |= p->reply_ref != LUA_NOREF;
+        set->reply_bodies |= p->needs_reply_body;
         set->fields |= p->needs;
         for (unsigned r = 0; r < p->n_rules; r++)
             set->fields |= 1u << p->rules[r].field;

@@ -73,6 +73,14 @@ struct ep_policy_cover {
     uint64_t seen, matched, blind, denied, shadow_denied, failed;
 };
 
+#define EP_POLICY_METERS_MAX 32u /* of a policy; the last is "other" */
+
+struct ep_policy_meter {
+    struct ep_str name;
+    char text[64];
+    uint64_t *cell;
+};
+
 struct ep_policy {
     struct ep_list node; /* of the set, while it is loaded */
     struct ep_str name, principle, file;
@@ -80,6 +88,7 @@ struct ep_policy {
     enum ep_mode mode;
     enum ep_policy_blind blind;
     uint32_t needs; /* bit: enum ep_policy_field */
+    bool needs_reply_body;
     unsigned n_rules;
     struct ep_policy_rule *rules;
     int call_ref, reply_ref;              /* functions; LUA_NOREF: none */
@@ -89,6 +98,8 @@ struct ep_policy {
     uint64_t blind_by[EP_BLIND_REASONS];
     struct ep_policy_cover *cover; /* by route */
     unsigned failures; /* errors and overruns in a row */
+    struct ep_policy_meter *meters; /* room for EP_POLICY_METERS_MAX */
+    unsigned n_meters;
 };
 
 struct ep_policy_set {
@@ -105,6 +116,7 @@ struct ep_policy_set {
     unsigned n;
     const char *file; /* being loaded */
     bool replies;     /* some policy has a `reply` */
+    bool reply_bodies; /* … that needs the body */
     uint32_t fields;  /* bit: some `match` or `needs` names it */
     uint64_t covered[EP_POLICY_ROUTES]; /* hashes of the names of the routes that coverage is of */
     struct ep_recorder *recorder; /* record.h; NULL: nothing is recorded */
@@ -131,6 +143,9 @@ struct ep_policy_set *ep_policy_set_ref(struct ep_worker *w, const void *key, co
                                         struct ep_error *err);
 void ep_policy_set_unref(struct ep_policy_set *set);
 
+struct ep_policy_wait;
+struct ep_redaction;
+
 enum ep_policy_phase { EP_POLICY_CALL, EP_POLICY_REPLY };
 
 struct ep_policy_verdict {
@@ -141,16 +156,64 @@ struct ep_policy_verdict {
     const char *code;
     unsigned status;     /* 0: the kind's */
     struct ep_str error; /* what Lua said; in the stream's arena */
+    struct ep_policy_wait *wait;           /* nothing is decided yet: ep_policy_wait_start, and later ep_policy_go_on */
+    const struct ep_redaction *redactions; /* of a reply whose body isn't there yet; ep_policy_redact_reply */
 };
 
-/* Judges one call. *now_ns is when it starts, and afterwards when it ended. */
-void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, const struct ep_call *call,
-                     enum ep_policy_phase phase, uint64_t *now_ns, struct ep_policy_verdict *v);
+/* What of a reply is there for policies. */
+struct ep_policy_reply {
+    bool whole;                /* its body: `body`, which may be empty */
+    struct ep_str body;
+    enum ep_blind_reason why;  /* not whole: why it can't be had. EP_BLIND_NOT: it can, but nobody asked yet */
+};
+
+/* Judges one call. *now_ns is when it starts, and afterwards when it ended. `reply` is for the phase of that name. */
+void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, struct ep_call *call,
+                     enum ep_policy_phase phase, struct ep_policy_reply *reply, uint64_t *now_ns,
+                     struct ep_policy_verdict *v);
+/* judge.c's for redaction.c: nothing stands against it. */
+void ep_policy_allowed(struct ep_policy *p, struct ep_policy_verdict *v);
+/* Lua failed outside of the policy's own function; the message is on L. */
+void ep_policy_failed(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, lua_State *L,
+                      struct ep_policy_verdict *v);
+/* Takes out of a reply what the policy asked for when the body was not there yet. */
+void ep_policy_redact_reply(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s,
+                            const struct ep_redaction *rules, struct ep_policy_reply *reply, struct ep_policy_verdict *v);
+/* The policy can't see what it judges: counted and audited, and its `blind` decides. */
+void ep_policy_blinded(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, enum ep_blind_reason why,
+                       struct ep_policy_verdict *v);
+
+/* --- wait.c: policies that wait --- */
+#define EP_POLICY_WAITS_MAX    16   /* of one call of a policy */
+#define EP_POLICY_WAITING_MAX  1024u /* of a worker, at once */
+#define EP_POLICY_DELAY_MAX_NS (30 * EP_S) /* of one call of a policy, in all */
+
+typedef void ep_policy_woken(struct ep_policy_wait *w);
+
+/* Lives in its stream's arena; exactly one of go_on and drop ends it, but that go_on may say that it waits once more. */
+struct ep_policy_wait {
+    struct ep_policy_set *set;
+    struct ep_stream *s;
+    struct ep_policy_object *object;
+    struct ep_lua_thread thread;
+    struct ep_lua_budget left;
+    uint64_t spent_ns;
+    struct ep_timer timer;
+    void *owner;
+    ep_policy_woken *woken; /* it may go on; from a timer or a task */
+};
+
+void ep_policy_wait_start(struct ep_policy_wait *w, void *owner, ep_policy_woken *woken);
+/* Goes on, and decides or waits again. *now_ns as in ep_policy_judge. */
+void ep_policy_go_on(struct ep_policy_wait *w, uint64_t *now_ns, struct ep_policy_verdict *v);
+/* Nobody wants it any more. */
+void ep_policy_wait_drop(struct ep_policy_wait *w);
+
 /* Fills a refusal from a verdict that refuses. */
 void ep_policy_refuse(struct ep_stream *s, const struct ep_policy *p, const struct ep_policy_verdict *v);
 
 /* The value of a field; empty when absent. */
-struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stream *s, const struct ep_call *call);
+struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stream *s, struct ep_call *call);
 const char *ep_policy_field_name(enum ep_policy_field f);
 /* False when the value may be there and can't be seen. */
 bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *call);

@@ -143,7 +143,9 @@ static void tests_init(struct ep_tests *t, struct ep_worker *w, const char *dire
 {
     *t = (struct ep_tests){.worker = w, .directory = directory};
     ep_chunk_pool_init(&w->chunks, 64);
+    ep_slab_pool_init(&w->slabs, 4);
     ep_rng_seed_random(&w->rng);
+    w->memory = ep_memory_new();
     ep_chunk_pool_init(&t->chunks, 0);
     ep_arena_init(&t->arena, &t->chunks);
 }
@@ -166,6 +168,8 @@ static void tests_fini(struct ep_tests *t)
     free(t->covered);
     ep_arena_fini(&t->arena);
     ep_chunk_pool_fini(&t->chunks);
+    ep_memory_free(t->worker->memory);
+    ep_slab_pool_fini(&t->worker->slabs);
     ep_chunk_pool_fini(&t->worker->chunks);
 }
 

@@ -232,14 +232,14 @@ static bool judge(struct replay *r, lua_State *L, int line, struct ep_test_strea
 
     for (unsigned i = 0; i < set->n; i++) {
         unsigned number = 0;
-        for (const struct ep_call *c = &f->s.call; c; c = c->next, number++) {
+        for (struct ep_call *c = &f->s.call; c; c = c->next, number++) {
             struct then then = then_of(L, line, set->v[i]->name, number);
             uint64_t now = ep_clock_ns();
             r->read = (struct ep_str){NULL, 0};
             look_at_rules(r, set->v[i]);
             o->on_read = on_read;
             o->reader = r;
-            ep_policy_judge(set, set->v[i], &f->s, c, EP_POLICY_CALL, &now, &v);
+            ep_policy_judge(set, set->v[i], &f->s, c, EP_POLICY_CALL, NULL, &now, &v);
             o->on_read = NULL;
             r->calls++;
             compare(r, i, &then, &v);

@@ -161,6 +161,8 @@ void ep_test_stream_close(struct ep_test_stream *f)
     f->open = false;
     ep_headers_fini(&f->s.request.headers);
     ep_headers_fini(&f->s.response.headers);
+    ep_body_fini(&f->s.request.body);
+    ep_body_fini(&f->s.response.body);
     ep_arena_fini(&f->s.arena);
 }
 
@@ -183,6 +185,9 @@ struct ep_test_stream *ep_test_stream_new(lua_State *L, struct ep_worker *w)
     ep_arena_init(&f->s.arena, &w->chunks);
     ep_headers_init(&f->s.request.headers, &f->s.arena);
     ep_headers_init(&f->s.response.headers, &f->s.arena);
+    ep_body_init(&f->s.request.body);
+    ep_body_init(&f->s.response.body);
+    f->s.down = &f->leg;
     f->open = true;
     if (luaL_newmetatable(L, "ephor.test.stream")) {
         lua_pushcfunction(L, stream_gc);
@@ -247,6 +252,8 @@ static void push_decision(lua_State *L, const struct ep_test_stream *f, const st
     set_text(L, "reason", v->reason);
     set_text(L, "code", ep_str(v->code));
     set_text(L, "error", v->error);
+    set_text(L, "body", f->reply.whole ? f->reply.body : f->s.call.body);
+    set_text(L, "routed_to", f->s.routed_to_name);
     if (v->status) {
         lua_pushinteger(L, (lua_Integer)v->status);
         lua_setfield(L, -2, "status");
@@ -294,9 +301,9 @@ static void judge(lua_State *L, struct ep_tests *t, struct ep_test_stream *f, co
             continue;
         if (phase == EP_POLICY_REPLY && p->reply_ref == LUA_NOREF)
             continue;
-        for (const struct ep_call *c = &f->s.call; c && !best.refuse; c = c->next) {
+        for (struct ep_call *c = &f->s.call; c && !best.refuse; c = c->next) {
             uint64_t now = ep_clock_ns();
-            ep_policy_judge(t->set, p, &f->s, c, phase, &now, &v);
+            ep_policy_judge(t->set, p, &f->s, c, phase, &f->reply, &now, &v);
             matched |= v.matched;
             t->touched[i] |= v.matched || phase == EP_POLICY_REPLY;
             if (v.matched || phase == EP_POLICY_REPLY) {
@@ -335,6 +342,7 @@ int ep_test_reply(lua_State *L)
     f->s.status = (unsigned)luaL_optinteger(L, -1, 200);
     ep_headers_add_id(&f->s.response.headers, EP_HDR_STATUS, ep_arena_printf(&f->s.arena, "%u", f->s.status));
     read_headers(L, 1, &f->s.response.headers);
+    f->reply = (struct ep_policy_reply){.whole = true, .body = text(L, 1, "body", &f->s.arena)};
     judge(L, t, f, only, EP_POLICY_REPLY);
     return 1;
 }

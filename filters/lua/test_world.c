@@ -8,6 +8,8 @@
 void ep_test_world_reset(struct ep_lua *l)
 {
     l->test_wall_ns = ep_clock_wall_ns();
+    ep_memory_free(l->worker->memory);
+    l->worker->memory = ep_memory_new();
 }
 
 static int push_clock(lua_State *L)

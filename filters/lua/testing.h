@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "filter/chain.h"
+#include "filter/memory.h"
 #include "lua/object.h"
 #include "lua/policy_test.h"
 
@@ -77,6 +78,8 @@ struct ep_test_stream {
     struct ep_listener_config listener;
     struct ep_route route;
     struct ep_route_config route_config;
+    struct ep_leg leg; /* nobody is on it */
+    struct ep_policy_reply reply;
     bool open;
 };
 

@@ -8,6 +8,7 @@
 #include "config/watch.h"
 #include "filter/chain.h"
 #include "filter/decision.h"
+#include "filter/memory.h"
 
 /* One worker and what it serves. Owned by its thread, from start to join. */
 struct ep_serving {
@@ -49,6 +50,7 @@ struct ep_server {
     struct ep_config *config;
     struct ep_identity *identity;
     struct ep_audit *audit;
+    struct ep_memory *memory; /* what policies remember; outlives configurations */
     uint64_t generation, digest;
     uint64_t started_wall_ns, accepted_wall_ns, rejected_wall_ns;
     char *rejected;

@@ -240,6 +240,7 @@ static void settle(struct ep_server *s, struct ep_attempt *a, uint64_t digest, c
     if (s->audit && s->audit != a->audit)
         ep_audit_free(s->audit); /* the workers have let go of it */
     s->audit = a->audit;
+    ep_memory_limit(s->memory, (uint64_t)a->config->policies.memory.entries, a->config->policies.memory.bytes);
     ep_identity_unref(s->identity);
     s->identity = a->identity;
     s->config = a->config;

@@ -92,6 +92,7 @@ struct ep_server *ep_server_new(const char *path, struct ep_config *config, stru
 
     s->path = ep_strdup(path);
     s->config = config;
+    s->memory = ep_memory_new();
     s->signal_fd = -1;
     s->started_wall_ns = ep_clock_wall_ns();
     s->n = ep_config_workers(config);
@@ -162,6 +163,7 @@ void ep_server_free(struct ep_server *s)
         ep_bind_unlink(s->config, NULL);
     if (s->audit)
         ep_audit_free(s->audit);
+    ep_memory_free(s->memory);
     ep_identity_unref(s->identity);
     ep_config_unref(s->config);
     ep_history_fini(&s->history);

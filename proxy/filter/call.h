@@ -26,6 +26,9 @@ struct ep_call {
     struct ep_str id_raw;     /* the JSON-RPC id's bytes, verbatim, quotes included; empty: a notification */
     struct ep_str impact;     /* raw JSON number, 0.0 to 1.0; empty: none */
     struct ep_str arguments;  /* raw JSON; empty: none */
+    struct ep_str prompt_raw; /* what a language model is asked, raw JSON: messages, input or prompt; empty: none */
+    struct ep_str prompt;     /* its text, made when it is first asked for */
+    struct ep_str priority;   /* of a message of the agent bus: low, normal, high, critical; empty: none */
     struct ep_str body;       /* whole body when it was read; empty: not */
     bool notification, batch, stream;
     bool wants_sse, wants_json;    /* what Accept lists */

@@ -139,6 +139,7 @@ void ep_chain_free(struct ep_chain *c)
             c->filters[i].filter->unload(&c->filters[i]);
     for (unsigned i = 0; i < c->n_routes; i++)
         free((void *)(uintptr_t)c->routes[i].name.p);
+    ep_route_free_derived(c);
     ep_report_free(c);
     free(c->short_route);
     free(c->filters);

@@ -25,6 +25,7 @@ struct ep_chain {
     unsigned n_filters;          /* the router is the last */
     struct ep_route *routes;
     unsigned n_routes;
+    struct ep_derived_route *derived; /* routes with another cluster, made when first asked for: route.c */
     void *short_route;           /* the route that `cluster:` is short for; owned */
     struct ep_http_options http;
     struct ep_tls_context *tls;  /* server context of this listener; NULL: none */

@@ -58,6 +58,27 @@ static const struct ep_schema record_schema =
     EP_SCHEMA("policies.record", "Requests and decisions kept for `ephor test --record`.", struct ep_policies_record,
               record_fields, .check = NULL);
 
+static const struct ep_field memory_fields[] = {
+    {.key = "entries",
+     .type = EP_TYPE_INT,
+     .offset = offsetof(struct ep_policies_memory, entries),
+     .preset = "65536",
+     .min = 16,
+     .max = 1e7,
+     .help = "Keys kept at once, of all policies and workers together; what was used least goes first."},
+    {.key = "bytes",
+     .type = EP_TYPE_SIZE,
+     .offset = offsetof(struct ep_policies_memory, bytes),
+     .preset = "16MiB",
+     .min = 262144,
+     .max = 1u << 30,
+     .help = "Memory for them."},
+};
+
+static const struct ep_schema memory_schema =
+    EP_SCHEMA("policies.memory", "What policies may remember (c:remember, c:count), shared by all workers.",
+              struct ep_policies_memory, memory_fields, .check = NULL);
+
 static const struct ep_field fields[] = {
     {.key = "directory",
      .type = EP_TYPE_STR,
@@ -68,6 +89,11 @@ static const struct ep_field fields[] = {
      .offset = AT(budget),
      .sub = &budget_schema,
      .help = "What one call of a policy may use."},
+    {.key = "memory",
+     .type = EP_TYPE_STRUCT,
+     .offset = AT(memory),
+     .sub = &memory_schema,
+     .help = "What policies may remember."},
     {.key = "mode",
      .type = EP_TYPE_ENUM,
      .offset = AT(mode),

@@ -17,9 +17,15 @@ struct ep_policies_record {
     uint64_t limit; /* bytes of the file */
 };
 
+struct ep_policies_memory {
+    int64_t entries;
+    uint64_t bytes;
+};
+
 struct ep_policies_config {
     struct ep_str directory; /* of *.lua; empty: no policies */
     struct ep_policies_budget budget;
+    struct ep_policies_memory memory; /* what they may remember; of the process */
     int mode; /* enum ep_mode: shadow makes every policy a shadow, off runs none */
     bool require_tests;
     struct ep_policies_record *record; /* NULL: none */

@@ -28,6 +28,7 @@ void ep_report_free(struct ep_chain *c);
 /* route.c */
 bool ep_match(const struct ep_match_config *m, struct ep_str host, struct ep_str path, struct ep_str method,
               const struct ep_headers *h);
+void ep_route_free_derived(struct ep_chain *c);
 
 /* reply.c */
 void ep_reply_run(struct ep_stream *s);          /* the deferred part of ep_stream_reply */

@@ -1,6 +1,8 @@
 /* Finding the route of a request: the first entry of the list that matches, as in Envoy and Istio. */
 #include "filter/private.h"
 
+#include <stdlib.h>
+
 static struct ep_str without_port(struct ep_str host)
 {
     ptrdiff_t close = host.n && host.p[0] == '[' ? ep_str_find(host, ']', 0) : 0;
@@ -56,10 +58,65 @@ const struct ep_route *ep_chain_route(const struct ep_chain *c, struct ep_str au
     return NULL;
 }
 
+/* --- another cluster for a route: made once for each pair and kept with the chain, since reports know routes by where they
+ * are --- */
+
+struct ep_derived_route {
+    struct ep_derived_route *next;
+    const struct ep_route *base;
+    struct ep_route_config config;
+    struct ep_route route;
+    char name[];
+};
+
+static const struct ep_route *derived(struct ep_chain *c, const struct ep_route *base, struct ep_cluster *cluster,
+                                      struct ep_str name)
+{
+    struct ep_derived_route *d = c->derived;
+
+    if (!base || base->cluster == cluster)
+        return base;
+    while (d && !(d->base == base && d->route.cluster == cluster))
+        d = d->next;
+    if (d)
+        return &d->route;
+    d = ep_calloc(1, sizeof *d + name.n + 1);
+    memcpy(d->name, name.p, name.n);
+    d->base = base;
+    d->config = *base->config;
+    d->config.cluster = ep_str_n(d->name, name.n);
+    d->route = *base;
+    d->route.config = &d->config;
+    d->route.cluster = cluster;
+    d->next = c->derived;
+    c->derived = d;
+    return &d->route;
+}
+
+void ep_route_free_derived(struct ep_chain *c)
+{
+    struct ep_derived_route *d;
+
+    while ((d = c->derived)) {
+        c->derived = d->next;
+        free(d);
+    }
+}
+
+bool ep_stream_route_to(struct ep_stream *s, struct ep_cluster *cluster, struct ep_str name)
+{
+    s->routed_to = cluster;
+    s->routed_to_name = name;
+    s->route_known = false;
+    return ep_stream_route(s) != NULL;
+}
+
 const struct ep_route *ep_stream_route(struct ep_stream *s)
 {
     if (!s->route_known) {
         s->route = ep_chain_route(s->chain, ep_stream_authority(s), ep_stream_path(s), ep_stream_method(s), &s->request.headers);
+        if (EP_UNLIKELY(s->routed_to != NULL))
+            s->route = derived(s->chain, s->route, s->routed_to, s->routed_to_name);
         s->route_known = true;
     }
     return s->route;

@@ -90,6 +90,8 @@ struct ep_stream {
     const struct ep_route *route;       /* found lazily: ep_stream_route() */
     bool route_known;
     const struct ep_upstream_override *upstream_override; /* upstream.h: where it should go; NULL: by balancing */
+    struct ep_cluster *routed_to;       /* by ep_stream_route_to; NULL: the route says */
+    struct ep_str routed_to_name;
     struct ep_str endpoint;             /* where it went: "127.0.0.1:8080"; empty: nowhere yet */
     struct ep_str cluster_name;
     struct ep_str upstream_peer_id;     /* SPIFFE ID of the server when mTLS went out; else empty */
@@ -170,6 +172,9 @@ void ep_stream_set_response_body(struct ep_stream *s, struct ep_str body);
 /* The route for the headers as they are now; NULL: none. ep_stream_clear_route after a header changed. */
 const struct ep_route *ep_stream_route(struct ep_stream *s);
 void ep_stream_clear_route(struct ep_stream *s);
+/* The cluster in place of the route's own, whatever route it is in the end; of this view. False: no route matches now. */
+struct ep_cluster;
+bool ep_stream_route_to(struct ep_stream *s, struct ep_cluster *cluster, struct ep_str name);
 
 /* Shorthands. Slices are valid as long as the stream unless a filter changes the header. */
 struct ep_str ep_stream_method(const struct ep_stream *s);

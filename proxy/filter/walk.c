@@ -327,13 +327,12 @@ static bool response_steps(struct ep_stream *s)
     struct ep_walk *w = &s->response_walk;
     const struct ep_chain *c = s->chain;
 
-    for (; w->at >= 0; w->at--) {
-        unsigned i = (unsigned)w->at;
+    for (uint32_t left; (left = c->response_body_mask & ~w->buffered & down_from(w->at)) != 0; w->at--) {
+        unsigned i = 31u - (unsigned)__builtin_clz(left);
         const struct ep_filter *f = c->filters[i].filter;
         enum ep_step step;
 
-        if (!(c->response_body_mask & (1u << i)) || w->buffered & (1u << i))
-            continue;
+        w->at = (int8_t)i;
         s->current = (uint8_t)i;
         step = STEP(s, i, f->response_body(s, s->filter_state[i], &s->response.body, w->passing_end));
         if (stopped(s) || s->reply_pending || step == EP_REPLIED)

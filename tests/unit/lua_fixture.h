@@ -15,6 +15,7 @@
 
 #include "filter/chain.h"
 #include "filter/constitution_config.h"
+#include "filter/memory.h"
 #include "filter/policies_config.h"
 #include "observe/observe.h"
 
@@ -113,11 +114,6 @@ const struct ep_route *ep_stream_route(struct ep_stream *s)
     return s->route;
 }
 
-void ep_stream_clear_route(struct ep_stream *s)
-{
-    play_of(s)->routes_cleared++;
-}
-
 void ep_stream_resume_request(struct ep_stream *s)
 {
     play_of(s)->resumed_request++;
@@ -126,6 +122,18 @@ void ep_stream_resume_request(struct ep_stream *s)
 void ep_stream_resume_response(struct ep_stream *s)
 {
     play_of(s)->resumed_response++;
+}
+
+bool ep_stream_route_to(struct ep_stream *s, struct ep_cluster *cluster, struct ep_str name)
+{
+    s->routed_to = cluster;
+    s->routed_to_name = name;
+    return true;
+}
+
+void ep_stream_clear_route(struct ep_stream *s)
+{
+    play_of(s)->routes_cleared++;
 }
 
 void ep_stream_again_request(struct ep_stream *s)
@@ -181,6 +189,8 @@ static inline void play_init(struct play *p)
     ep_chunk_pool_init(&p->worker.chunks, 16);
     ep_slab_pool_init(&p->worker.slabs, 4);
     p->worker.stats = ep_stats_new();
+    p->worker.memory = ep_memory_new();
+    ep_wheel_init(&p->worker.wheel, 0);
     p->view.worker = &p->worker;
     p->listener.name = EP_STR("inbound");
     p->chain.config = &p->listener;
@@ -215,6 +225,7 @@ static inline void play_fini(struct play *p)
     ep_headers_fini(&p->reply_headers);
     ep_arena_fini(&p->arena);
     ep_stats_free(p->worker.stats);
+    ep_memory_free(p->worker.memory);
     ep_slab_pool_fini(&p->worker.slabs);
     ep_chunk_pool_fini(&p->worker.chunks);
     snprintf(command, sizeof command, "rm -rf %s", p->directory);

@@ -1,0 +1,193 @@
+/* What a policy's redactions do to a call or a reply: redact.c finds and replaces, here the message gets its new body, and
+ * what was done (or, in shadow, would have been) is counted and audited. */
+#include "lua/redact.h"
+
+#include "filter/chain.h"
+#include "filter/decision.h"
+#include "lua/object.h"
+
+static bool is_shadow(const struct ep_policy_set *set, const struct ep_policy *p)
+{
+    return set->mode == EP_MODE_SHADOW || p->mode == EP_MODE_SHADOW;
+}
+
+/* --- counting --- */
+
+/* False: it must be audited and can't; the stream was refused for that. */
+static bool tell(struct ep_stream *s, struct ep_policy *p, const struct ep_redact_job *j, bool shadow, bool reply)
+{
+    struct ep_str mode = shadow ? EP_STR("shadow") : EP_STR("enforce");
+    struct ep_str what = {NULL, 0};
+
+    for (int k = 0; k <= EP_SENSITIVE_KINDS; k++) {
+        struct ep_str name = k < EP_SENSITIVE_KINDS ? ep_str(ep_sensitive_name((enum ep_sensitive)k)) : EP_STR("pattern");
+        if (!j->found[k])
+            continue;
+        if (s->worker->stats)
+            ep_stats_add(s->worker->stats, EP_METRIC_POLICY_REDACTIONS, EP_LABELS(p->name, name, mode), j->found[k]);
+        what = ep_arena_printf(&s->arena, "%.*s%s%.*s: %u", EP_STR_ARG(what), what.n ? ", " : "", EP_STR_ARG(name),
+                               j->found[k]);
+    }
+    return !s->worker->audit || ep_stream_audit(s, &(struct ep_decision){.decision = shadow ? "shadow_redact" : "redact",
+                                                                         .policy = p->name,
+                                                                         .principle = p->principle,
+                                                                         .reason = what,
+                                                                         .code = reply ? "policy.redacted_reply"
+                                                                                       : "policy.redacted_call"});
+}
+
+/* --- one text --- */
+
+/* Runs the job. True: there is a result. False: v has the decision. */
+static bool redacted(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, struct ep_redact_job *j,
+                     struct ep_policy_verdict *v)
+{
+    lua_State *L = set->lua->thread;
+    bool good = ep_redact(set->lua, L, j, &set->budget);
+
+    if (!good)
+        ep_policy_failed(set, p, s, L, v);
+    else if (j->refused)
+        ep_policy_blinded(set, p, s, EP_BLIND_UNKNOWN, v);
+    lua_settop(L, 0);
+    if (good && j->refused)
+        ep_info("policy", "%.*s can't redact: %s", EP_STR_ARG(p->name), j->refused);
+    return good && !j->refused;
+}
+
+static size_t bytes_max(const struct ep_stream *s)
+{
+    uint64_t held = s->chain && s->chain->config ? s->chain->config->max_body_bytes : 0;
+
+    return EP_MAX(2 * held, (uint64_t)1 << 20);
+}
+
+/* Headers that describe the bytes as they were. */
+static void drop_descriptions(struct ep_headers *h)
+{
+    static const char *const names[] = {"content-md5", "digest", "content-digest", "repr-digest", "etag", "accept-ranges"};
+
+    for (size_t i = 0; i < EP_COUNT(names); i++)
+        ep_headers_remove(h, ep_str(names[i]));
+    ep_headers_remove_id(h, EP_HDR_CONTENT_ENCODING); /* what was decoded for policies goes on as it is */
+}
+
+/* --- a call --- */
+
+/* Parts of the body that the call record shows: the same rules give the same result in them. */
+static bool redact_part(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, const struct ep_redact_job *of,
+                        struct ep_str *part, struct ep_policy_verdict *v)
+{
+    struct ep_redact_job j = {.arena = of->arena, .rules = of->rules, .bytes_max = of->bytes_max, .as = EP_REDACT_JSON};
+
+    j.text = *part;
+    if (!part->n)
+        return true;
+    if (!redacted(set, p, s, &j, v))
+        return false;
+    *part = j.result;
+    return true;
+}
+
+/* MCP repeats arguments in headers, for who trusts them. */
+static bool redact_params(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, const struct ep_redact_job *of,
+                          struct ep_policy_verdict *v)
+{
+    struct ep_headers *h = &s->request.headers;
+
+    for (uint32_t i = 0; i < h->n; i++) {
+        struct ep_redact_job j = {.arena = of->arena, .rules = of->rules, .bytes_max = of->bytes_max, .as = EP_REDACT_PLAIN};
+        if (!ep_str_starts(h->v[i].name, EP_STR("mcp-param-")))
+            continue;
+        j.text = h->v[i].value;
+        if (ep_str_casestarts(ep_str_trim(j.text), EP_STR("=?base64?"))) {
+            ep_policy_blinded(set, p, s, EP_BLIND_ENCODING, v);
+            return false;
+        }
+        if (!redacted(set, p, s, &j, v))
+            return false;
+        if (j.total)
+            ep_headers_set(h, h->v[i].name, j.result);
+    }
+    return true;
+}
+
+static void redact_call(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, struct ep_call *c,
+                        const struct ep_redaction *rules, struct ep_policy_verdict *v)
+{
+    struct ep_redact_job j = {.arena = &s->arena, .rules = rules, .call = &s->call, .bytes_max = bytes_max(s)};
+    bool shadow = is_shadow(set, p);
+
+    j.text = s->call.body;
+    if (!ep_policy_field_visible(EP_POLICY_BODY, c)) {
+        ep_policy_blinded(set, p, s, c->blind, v);
+        return;
+    }
+    if (!j.text.n) {
+        ep_policy_allowed(p, v);
+        return;
+    }
+    if (!ep_redact_readable(&s->request.headers, j.text, &j.as)) {
+        ep_policy_blinded(set, p, s, EP_BLIND_UNKNOWN, v);
+        return;
+    }
+    if (!redacted(set, p, s, &j, v))
+        return;
+    if (j.total && !shadow) {
+        for (struct ep_call *i = &s->call; i; i = i->next) {
+            if (!redact_part(set, p, s, &j, &i->arguments, v) || !redact_part(set, p, s, &j, &i->prompt_raw, v))
+                return;
+            i->prompt = (struct ep_str){NULL, 0};
+            i->body = j.result;
+        }
+        if (!redact_params(set, p, s, &j, v))
+            return;
+        drop_descriptions(&s->request.headers);
+        ep_stream_set_request_body(s, j.result);
+    }
+    v->refuse = j.total && !tell(s, p, &j, shadow, false);
+    ep_policy_allowed(p, v);
+}
+
+/* --- a reply --- */
+
+void ep_policy_redact_reply(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s,
+                            const struct ep_redaction *rules, struct ep_policy_reply *reply, struct ep_policy_verdict *v)
+{
+    struct ep_redact_job j = {.arena = &s->arena, .rules = rules, .bytes_max = bytes_max(s)};
+    bool shadow = is_shadow(set, p);
+
+    if (!reply->whole) {
+        ep_policy_blinded(set, p, s, reply->why, v);
+        return;
+    }
+    j.text = reply->body;
+    if (!j.text.n) {
+        ep_policy_allowed(p, v);
+        return;
+    }
+    /* Of a part of a text, what is to be found may be cut in two. */
+    if (s->status == 206 || !ep_redact_readable(&s->response.headers, j.text, &j.as)) {
+        ep_policy_blinded(set, p, s, EP_BLIND_UNKNOWN, v);
+        return;
+    }
+    if (!redacted(set, p, s, &j, v))
+        return;
+    if (j.total && !shadow) {
+        reply->body = j.result;
+        drop_descriptions(&s->response.headers);
+        ep_stream_set_response_body(s, j.result);
+    }
+    v->refuse = j.total && !tell(s, p, &j, shadow, true);
+    ep_policy_allowed(p, v);
+}
+
+void ep_policy_redact(struct ep_policy_set *set, struct ep_policy_object *o, struct ep_policy_verdict *v)
+{
+    if (o->phase == EP_POLICY_CALL)
+        redact_call(set, o->policy, o->s, o->call, o->redactions, v);
+    else if (o->reply->whole || o->reply->why != EP_BLIND_NOT)
+        ep_policy_redact_reply(set, o->policy, o->s, o->redactions, o->reply, v);
+    else
+        v->redactions = o->redactions;
+}

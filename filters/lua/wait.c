@@ -1,0 +1,138 @@
+/* Policies that wait: c:delay, c:http.
+ *
+ * A policy is entered on the worker's one thread of policies, as a coroutine. One that never waits leaves it as it found it,
+ * at no cost. One that yields takes the thread and its `c` along until it ends, and another pair from the pool takes their
+ * place. What is left of its budget goes with it, so waiting buys no more time in Lua; how often and how long it may wait
+ * has limits, and so has the number of those who wait. */
+#include "filter/chain.h"
+#include "lua/object.h"
+
+static void on_timer(struct ep_timer *t)
+{
+    struct ep_policy_wait *w = EP_CONTAINER(t, struct ep_policy_wait, timer);
+
+    w->woken(w);
+}
+
+/* What is left, of a budget that is never quite used up: 0 would be none at all. */
+static void spend(struct ep_lua_budget *b, uint64_t instructions, uint64_t ns)
+{
+    b->instructions = b->instructions > instructions ? b->instructions - instructions : 1;
+    b->time_ns = b->time_ns > ns ? b->time_ns - ns : 1;
+}
+
+/* One more waits, or one fewer. */
+static void count(struct ep_lua *l, int n)
+{
+    l->n_waiting += (unsigned)n;
+    if (l->worker->stats)
+        ep_stats_add(l->worker->stats, EP_METRIC_POLICY_WAITING, NULL, (uint64_t)(int64_t)n);
+}
+
+struct ep_policy_wait *ep_policy_wait_new(struct ep_policy_set *set, struct ep_policy_object *o, uint64_t spent_ns)
+{
+    struct ep_lua *l = set->lua;
+    struct ep_policy_wait *w = EP_ARENA_NEW(&o->s->arena, struct ep_policy_wait);
+    struct ep_lua_thread next;
+
+    w->set = set;
+    w->s = o->s;
+    w->object = o;
+    w->thread = (struct ep_lua_thread){l->thread, l->thread_ref};
+    w->left = set->budget;
+    spend(&w->left, l->spent_instructions, spent_ns);
+    w->spent_ns = spent_ns;
+    ep_timer_init(&w->timer, on_timer);
+    o->s = NULL; /* nobody else may use it meanwhile */
+    next = ep_lua_thread_take(l);
+    l->thread = next.L;
+    l->thread_ref = next.ref;
+    l->object = ep_policy_object_take(l);
+    count(l, 1);
+    return w;
+}
+
+void ep_policy_wait_start(struct ep_policy_wait *w, void *owner, ep_policy_woken *woken)
+{
+    w->owner = owner;
+    w->woken = woken;
+    ep_worker_timer(w->set->lua->worker, &w->timer, w->object->wait_ns);
+}
+
+/* The thread and `c` go back to the pools. */
+static void give_back(struct ep_policy_wait *w, bool finished)
+{
+    struct ep_lua *l = w->set->lua;
+
+    count(l, -1);
+    ep_policy_object_clear(w->object, w->thread.L);
+    ep_policy_object_give(l, w->object);
+    ep_lua_thread_give(l, w->thread, finished);
+    w->object = NULL;
+}
+
+void ep_policy_wait_drop(struct ep_policy_wait *w)
+{
+    ep_worker_timer_stop(w->set->lua->worker, &w->timer);
+    give_back(w, false);
+}
+
+void ep_policy_go_on(struct ep_policy_wait *w, uint64_t *now_ns, struct ep_policy_verdict *v)
+{
+    struct ep_lua *l = w->set->lua;
+    struct ep_policy_object *o = w->object, *spare = l->object;
+    enum ep_lua_status status;
+    uint64_t start = *now_ns;
+    int n_results;
+
+    ep_worker_timer_stop(l->worker, &w->timer);
+    *v = (struct ep_policy_verdict){.matched = true, .decision = EP_POLICY_ALLOW};
+    o->s = w->s;
+    o->wait = EP_POLICY_WAIT_NOT;
+    l->object = o;
+    status = ep_lua_resume(l, w->thread.L, 0, &n_results, &w->left, start);
+    l->object = spare;
+    *now_ns = ep_clock_ns();
+    w->spent_ns += *now_ns - start;
+    spend(&w->left, l->spent_instructions, *now_ns - start);
+    if (status == EP_LUA_YIELDED && o->wait) {
+        o->s = NULL;
+        v->wait = w;
+        return;
+    }
+    ep_policy_ended(w->set, o, w->thread.L, status, w->spent_ns, v);
+    give_back(w, status == EP_LUA_OK);
+}
+
+/* --- what policies call --- */
+
+void ep_policy_wait_check(lua_State *L, const struct ep_policy_object *o, const char *method)
+{
+    struct ep_lua *l = ep_lua_of(L);
+
+    if (!ep_lua_is_host_thread(l, L) && !l->test)
+        luaL_error(L, "%s can't be called inside a coroutine of your own", method);
+    if (o->waits >= EP_POLICY_WAITS_MAX)
+        luaL_error(L, "a policy may wait %d times in one call", EP_POLICY_WAITS_MAX);
+    if (l->n_waiting >= EP_POLICY_WAITING_MAX)
+        luaL_error(L, "too many policies of this worker wait");
+}
+
+int ep_policy_delay(lua_State *L)
+{
+    struct ep_policy_object *o = ep_policy_object_check(L);
+    uint64_t ns = ep_policy_duration(L, 2);
+
+    ep_policy_wait_check(L, o, "delay");
+    if (ns > EP_POLICY_DELAY_MAX_NS - o->delayed_ns)
+        return luaL_error(L, "a policy may delay a call by 30s in all");
+    o->delayed_ns += ns;
+    o->waits++;
+    if (ep_lua_of(L)->test)
+        ep_lua_of(L)->test_wall_ns += ns; /* a test's clock goes on, and nobody waits */
+    if (o->shadow || ep_lua_of(L)->test || ns == 0)
+        return 0;
+    o->wait = EP_POLICY_WAIT_DELAY;
+    o->wait_ns = ns;
+    return lua_yield(L, 0);
+}
