@@ -115,7 +115,8 @@ static enum matches match(const struct ep_policy *p, const struct ep_stream *s, 
     for (unsigned i = 0; i < p->n_rules; i++) {
         const struct ep_policy_rule *r = &p->rules[i];
         if (!ep_policy_field_visible(r->field, c)) {
-            m = UNSEEN;
+            if (r->field != EP_POLICY_PROTOCOL || !ep_str_eq(c->protocol, EP_STR("tcp")) || !hit(r, c->protocol))
+                m = UNSEEN; /* that it is opaque is known */
             continue;
         }
         struct ep_str value = ep_policy_field_value(r->field, s, c);

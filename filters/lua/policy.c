@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "lua/object.h"
+#include "lua/possible.h"
 #include "lua/record.h"
 
 #define CLASS "ephor.policy"
@@ -238,10 +239,57 @@ static void check_name(lua_State *L, struct ep_str name)
     }
 }
 
+/* The table of what an object has is upvalue 1 of its __index. */
+static bool object_has(void *user, struct ep_str field)
+{
+    lua_State *L = user;
+
+    lua_pushlstring(L, field.p, field.n);
+    bool has = lua_rawget(L, -2) != LUA_TNIL;
+    lua_pop(L, 1);
+    return has;
+}
+
+static bool call_has(void *user, struct ep_str field)
+{
+    return object_has(user, field) && !ep_str_eq(field, EP_STR("status"));
+}
+
+/* A slip of the pen in what the function reads of its object is found here, not by the first call that gets there. */
+static void check_reads(lua_State *L, const struct ep_policy_set *set, int function, const char *key)
+{
+    struct ep_policy_slip r;
+    lua_Debug ar;
+
+    if (function == LUA_NOREF)
+        return;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, function);
+    lua_getinfo(L, ">S", &ar);
+    if (ar.what[0] != 'L' || ar.source[0] != '@' || strcmp(ar.source + 1, set->file) != 0)
+        return; /* of a library */
+    luaL_getmetatable(L, "ephor.policy.object");
+    lua_getfield(L, -1, "__index");
+    lua_getupvalue(L, -1, 1);
+    if (!ep_policy_slips(set->text, ar.linedefined, key, key[0] == 'c' ? call_has : object_has, L, &r)) {
+        char near[96], text[512];
+        const char *names[128];
+        size_t n = 0;
+        for (lua_pushnil(L); n < EP_COUNT(names) && lua_next(L, -2); lua_pop(L, 1))
+            names[n++] = lua_tostring(L, -2);
+        snprintf(text, sizeof text, "%s:%d: policy: %s reads %.*s.%.*s, and a %s has no '%.*s'%s", set->file, r.line, key,
+                 EP_STR_ARG(r.object), EP_STR_ARG(r.field), key, EP_STR_ARG(r.field),
+                 ep_str_eq(r.field, EP_STR("status")) ? "; only a reply has" : hint(r.field, names, n, near));
+        lua_pushstring(L, text);
+        lua_error(L);
+    }
+    lua_pop(L, 3);
+}
+
 int ep_policy_define(lua_State *L)
 {
     struct ep_policy_set *set = ep_lua_of(L)->loading;
     struct ep_policy *p;
+    char text[512];
     lua_Debug ar;
 
     if (!set)
@@ -270,6 +318,10 @@ int ep_policy_define(lua_State *L)
     p->meters = ep_arena_zalloc(&set->arena, EP_POLICY_METERS_MAX * sizeof *p->meters);
     if (p->call_ref == LUA_NOREF && p->reply_ref == LUA_NOREF)
         return bad(L, "policy: '%s' has neither call nor reply", p->name.p);
+    if (!ep_policy_possible(p, text, sizeof text))
+        return bad(L, "policy: '%s': %s", p->name.p, text);
+    check_reads(L, set, p->call_ref, "call");
+    check_reads(L, set, p->reply_ref, "reply");
     struct ep_policy **ud = lua_newuserdatauv(L, sizeof(struct ep_policy *), 0);
     *ud = p;
     if (luaL_newmetatable(L, CLASS)) {
@@ -292,6 +344,7 @@ static int load_file(lua_State *L)
     ep_lua_env_push(L, EP_LUA_POLICY, directory);
     lua_pushfstring(L, "%s/%s", directory, set->file);
     ep_lua_read_file(L, lua_tostring(L, -1));
+    set->text = ep_lua_check_str(L, -1);
     lua_pushfstring(L, "@%s", set->file);
     ep_lua_compile(L, ep_lua_check_str(L, -2), lua_tostring(L, -1), 3);
     lua_call(L, 0, 1);

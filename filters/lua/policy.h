@@ -115,6 +115,7 @@ struct ep_policy_set {
     struct ep_policy *v[EP_POLICIES_MAX];
     unsigned n;
     const char *file; /* being loaded */
+    struct ep_str text; /* of that file */
     bool replies;     /* some policy has a `reply` */
     bool reply_bodies; /* … that needs the body */
     uint32_t fields;  /* bit: some `match` or `needs` names it */

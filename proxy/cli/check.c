@@ -48,11 +48,25 @@ static const struct argp argp = {
     .options = argp_options,
     .parser = parse,
     .args_doc = "FILE...",
-    .doc = "Says what is wrong with configuration files: all of it, with line and column. A single good file is "
+    .doc = "Says what is wrong with configuration files, and with their policies. A single good file is "
            "printed with "
            "all its defaults, without its secrets.\v"
            "Exit status: 0 all are good, 1 one is not, 3 one can't be read.",
 };
+
+static bool policies_good(const char *path, const struct ep_config *config)
+{
+    struct ep_error err;
+    bool absent;
+    bool good = ep_config_policies_possible(config, &absent, &err);
+
+    if (absent)
+        fprintf(stderr, "%s: warning: there is no %.*s here, so its policies were not looked at\n", path,
+                EP_STR_ARG(config->policies.directory));
+    if (!good)
+        fprintf(stderr, "%s: error: %s\n", path, err.text);
+    return good;
+}
 
 static int check_file(const char *path, const struct options *o)
 {
@@ -75,6 +89,11 @@ static int check_file(const char *path, const struct options *o)
         config = NULL;
     }
     status = config ? EP_EXIT_GOOD : stat(path, &st) < 0 ? EP_EXIT_ENVIRONMENT : EP_EXIT_BAD;
+    if (config && !policies_good(path, config)) {
+        ep_config_unref(config);
+        ep_problems_fini(&problems);
+        return EP_EXIT_BAD;
+    }
     if (config && !o->quiet && (o->print || o->n == 1)) {
         text = ep_config_print(config, false);
         fputs(o->n > 1 ? "---\n" : "", stdout);

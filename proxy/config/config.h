@@ -92,6 +92,9 @@ void ep_problems_first(struct ep_problems *p, struct ep_error *err);
 struct ep_config *ep_config_parse(struct ep_str text, const char *name, struct ep_problems *problems);
 /* Reads the file, at most 4 MiB. A file that can't be read is a problem like any other. */
 struct ep_config *ep_config_load(const char *path, struct ep_problems *problems);
+/* Loads the policies and asks whether they can meet what they are about on the listeners. False with err, which names
+ * file and line. *absent: the directory isn't there (on this machine), and nothing was asked. */
+bool ep_config_policies_possible(const struct ep_config *config, bool *absent, struct ep_error *err);
 struct ep_config *ep_config_ref(struct ep_config *c);
 void ep_config_unref(struct ep_config *c); /* any thread */
 

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "config/process.h"
+#include "lua/possible.h"
 #include "net/tls.h"
 
 static struct ep_cluster *lookup(void *user, struct ep_str name)
@@ -131,7 +132,7 @@ struct ep_view *ep_view_build(struct ep_serving *v, const struct ep_attempt *a, 
         .chaos_config = &config->chaos,
         .free = view_free,
     };
-    if (!add_clusters(v, view, a, err) || !add_chains(v, view, a, err)) {
+    if (!add_clusters(v, view, a, err) || !add_chains(v, view, a, err) || !ep_policy_view_possible(view, err)) {
         ep_view_unref(view);
         return NULL;
     }

@@ -98,7 +98,7 @@ static bool add_routes(struct ep_chain *c, ep_cluster_lookup *lookup, void *user
     return true;
 }
 
-static enum ep_direction direction_of(const struct ep_listener_config *config)
+enum ep_direction ep_listener_direction(const struct ep_listener_config *config)
 {
     if (config->direction != EP_DIRECTION_AUTO)
         return config->direction == EP_DIRECTION_OUTBOUND ? EP_OUTBOUND : EP_INBOUND;
@@ -115,7 +115,7 @@ struct ep_chain *ep_chain_new(struct ep_view *view, struct ep_worker *w, const s
     assert(view->worker == w);
     c->view = view;
     c->config = config;
-    c->direction = direction_of(config);
+    c->direction = ep_listener_direction(config);
     ep_http_options_preset(o);
     o->max_streams = (uint32_t)config->max_streams;
     o->max_header_bytes = (uint32_t)config->max_header_bytes;

@@ -46,6 +46,8 @@ typedef struct ep_cluster *ep_cluster_lookup(void *user, struct ep_str name);
 struct ep_chain *ep_chain_new(struct ep_view *view, struct ep_worker *w, const struct ep_listener_config *config,
                               ep_cluster_lookup *lookup, void *user, struct ep_error *err);
 void ep_chain_free(struct ep_chain *c);
+/* `direction`, or what the listener's name says. */
+enum ep_direction ep_listener_direction(const struct ep_listener_config *config);
 
 /* --- the view: a worker's instance of one accepted configuration --- */
 struct ep_view {

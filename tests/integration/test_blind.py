@@ -10,6 +10,7 @@ import brotli
 import pytest
 import wire1
 import wire2
+import yaml
 import zstandard
 from harness import config, run
 
@@ -337,7 +338,7 @@ def test_ephor_policies_shows_what_each_saw_on_each_route(gated, way):
 
 def test_ephor_policies_points_out_what_never_matched(ephor, h1_server, policies):
     proxy = ephor(config(h1_server().port, cluster={"protocol": "http/1.1"}, policies=policies(
-        gate=GATE.format(more='mode = "shadow",'), never=GATE.format(more="").replace('"gate"', '"never"').replace("tools/call", "tools/cal"),
+        gate=GATE.format(more='mode = "shadow",'), never=GATE.format(more="").replace('"gate"', '"never"').replace('"tools/call"', '"tools/call", tool = "nobody"'),
         off=GATE.format(more='mode = "off",').replace('"gate"', '"off"'))))
     assert "! gate has seen no call yet" in shown(proxy).stdout
     wire1.get(proxy.port, "/mcp", f"Content-Type: {JSON}\r\nAccept: application/json, text/event-stream\r\n", "POST", call("shell"))
@@ -368,3 +369,63 @@ def test_ephor_policies_says_why_there_is_no_answer(ephor, h1_server):
         assert r.returncode == code and why in r.stderr
     assert run(proxy.binary, "policies", "x", check=False).returncode == 2
     assert "matched nothing" in run(proxy.binary, "policies", "--help").stdout
+
+
+# --- what can never be, refused ---------------------------------------------------------------------------------------------
+def check(ephor_binary, tmp_path, listener, cluster, **files):
+    directory = tmp_path / "checked"
+    directory.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (directory / f"{name}.lua").write_text(text)
+    path = tmp_path / "checked.yaml"
+    path.write_text(yaml.safe_dump({"listeners": [{"name": "inbound", "bind": "127.0.0.1:0", "cluster": "app", **listener}],
+                                    "clusters": [{"name": "app", "endpoints": ["127.0.0.1:1"], **cluster}],
+                                    "policies": str(directory)}))
+    return run(ephor_binary, "check", path, check=False)
+
+
+IMPOSSIBLE = {
+    "tool of tcp": ('match = { protocol = "tcp", tool = "shell" }', {}, {}, "gate.lua:3: policy: 'gate': match names 'tool'"),
+    "arguments of grpc": ('match = { protocol = "grpc" }, needs = { "arguments" }', {}, {}, "gate.lua:3: policy: 'gate': needs names 'arguments'"),
+    "no such protocol": ('match = { protocol = "mpc" }', {}, {}, "did you mean 'mcp'?"),
+    "tool of tools/list": ('match = { protocol = "mcp", method = "tools/list", tool = "x" }', {}, {}, "only tools/call has it"),
+    "mcp on a tcp listener": ('match = { protocol = "mcp" }', {"protocol": "tcp"}, {}, "gate.lua:3: policy 'gate': match.protocol leaves nothing"),
+    "tool on tcp clusters": ('match = { tool = "shell" }', {}, {"protocol": "tcp"}, "it speaks of 'tool', and the listeners"),
+    "no such listener": ('match = { listener = "inbond" }', {}, {}, "did you mean 'inbound'?"),
+    "status of a call": ('call = function(c) return c.status end', {}, {}, "call reads c.status, and a call has no 'status'; only a reply has"),
+    "a slip in a reply": ('reply = function(r)\n r:header("x", r.argument) end', {}, {}, "gate.lua:5: policy: reply reads r.argument, and a reply has no 'argument'; did you mean 'arguments'?"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_a_rule_on_what_can_never_be_is_refused(name, tmp_path, ephor, h1_server):
+    keys, listener, cluster, why = IMPOSSIBLE[name]
+    keys = keys if "function" in keys else keys + ", call = function(c) end"
+    text = f'-- a policy\nlocal policy = require "ephor.policy"\nreturn policy {{ name = "gate",\n{keys} }}\n'
+    proxy = ephor(config(h1_server().port, {"filters": ["identity", "agent"]}))
+    r = check(proxy.binary, tmp_path, listener, cluster, gate=text)
+    assert r.returncode == 1 and why in r.stderr and "checked.yaml: error:" in r.stderr, r.stderr
+    proxy.reload(config(h1_server().port, listener, cluster, policies=str(tmp_path / "checked")), expect="rejected")
+    assert why in json.loads(proxy.admin("/config")[1])["rejected"]["error"]
+
+
+@pytest.mark.parametrize("keys,listener,cluster", [
+    ('match = { protocol = { "mcp", "tcp" }, tool = "shell" }', {}, {}), ('match = { protocol = "tcp", peer = "*" }', {"protocol": "tcp"}, {}),
+    ('match = { protocol = "grpc", service = "a.*" }', {}, {}), ('match = { tool = "x", model = "y" }, needs = { "arguments" }', {}, {}),
+    ('match = { listener = "out*", tool = "x" }', {}, {}), ('match = { direction = "outbound" }', {}, {}),
+    ('match = { protocol = "mcp", method = "tools/*", tool = "*" }', {}, {}),
+])
+def test_a_rule_on_what_may_be_is_not(keys, listener, cluster, tmp_path, ephor, h1_server):
+    text = f'return require "ephor.policy" {{ name = "gate", {keys}, call = function(c) end, reply = function(r) return r.status end }}'
+    binary = ephor(config(h1_server().port)).binary
+    r = check(binary, tmp_path, listener, cluster, gate=text)
+    assert r.returncode == 0, r.stderr
+
+
+def test_check_without_the_directory_says_so(ephor, h1_server, tmp_path):
+    proxy = ephor(config(h1_server().port))
+    path = tmp_path / "elsewhere.yaml"
+    path.write_text(yaml.safe_dump({"listeners": [{"name": "in", "bind": "127.0.0.1:0", "cluster": "app"}], "policies": "/nowhere/policies",
+                                    "clusters": [{"name": "app", "endpoints": ["127.0.0.1:1"]}]}))
+    r = run(proxy.binary, "check", path, check=False)
+    assert r.returncode == 0 and "there is no /nowhere/policies here" in r.stderr

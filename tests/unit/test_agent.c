@@ -4,6 +4,8 @@
 
 #include <zlib.h>
 
+#include "lua/possible.h"
+
 extern const struct ep_filter ep_filter_agent;
 const struct ep_filter *const play_filter = &ep_filter_agent;
 
@@ -276,6 +278,36 @@ static void test_too_large_without_a_length(void **state)
     free(body);
 }
 
+/* What is said never to be on calls of a protocol is never on them: else policies about it would be refused. */
+static void test_calls_have_what_may_be(void **state)
+{
+    static const struct {
+        const char *method, *path, *headers, *body, *protocol;
+    } rows[] = {
+        {"POST", "/mcp", MCP_HEADERS "mcp-session-id: s|x-tenant-id: t",
+         "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"x\",\"arguments\":{}}}", "mcp"},
+        {"POST", "/mcp", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"prompts/get\",\"params\":{\"name\":\"x\"}}", "mcp"},
+        {"POST", "/mcp", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"resources/read\",\"params\":{\"uri\":\"x\"}}", "mcp"},
+        {"POST", "/mcp", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tasks/get\",\"params\":{\"taskId\":\"x\"}}", "mcp"},
+        {"POST", "/a.B/C", "content-type: application/grpc|x-tenant-id: t|x-session-id: s", "\1\1", "grpc"},
+        {"POST", "/v1/chat/completions", "content-type: application/json|x-session-id: s",
+         "{\"model\":\"m\",\"messages\":[],\"name\":\"x\",\"arguments\":\"y\",\"uri\":\"z\"}", "openai"},
+        {"POST", "/v1/messages", "content-type: application/json|anthropic-version: 1", "{\"model\":\"m\",\"messages\":[]}", "anthropic"},
+        {"POST", "/x", "content-type: application/json|x-tenant-id: t", "{\"name\":\"x\",\"model\":\"m\",\"uri\":\"z\"}", "http"},
+    };
+    struct play *p = *state;
+
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        play_request(p, rows[i].method, rows[i].path, rows[i].headers, rows[i].body, strlen(rows[i].body), 100000);
+        assert_str(p->s->call.protocol, rows[i].protocol);
+        for (unsigned f = 0; f < EP_POLICY_FIELD_COUNT; f++)
+            if (ep_policy_field_value((enum ep_policy_field)f, p->s, &p->s->call).n &&
+                !ep_policy_field_possible(p->s->call.protocol, (enum ep_policy_field)f))
+                fail_msg("%s has %s", rows[i].protocol, ep_policy_field_name((enum ep_policy_field)f));
+        play_end(p);
+    }
+}
+
 /* --- what is decoded --- */
 
 static struct ep_str deflated(const char *text, size_t n, int window_bits, char out[8192])
@@ -531,7 +563,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
         T(test_a_tool_call), T(test_mcp_messages), T(test_a_batch), T(test_sessions),
         T(test_what_two_would_read_differently_is_refused), T(test_headers_must_agree), T(test_blind),
-        T(test_too_large_without_a_length), T(test_a_compressed_call), T(test_a_compressed_call_that_stays_unseen),
+        T(test_too_large_without_a_length), T(test_calls_have_what_may_be), T(test_a_compressed_call), T(test_a_compressed_call_that_stays_unseen),
         T(test_a_stream_that_begins_like_an_array), T(test_grpc), T(test_models), T(test_midstream), T(test_grpc_refusal),
         cmocka_unit_test(test_authorize),
     };

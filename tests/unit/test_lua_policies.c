@@ -113,7 +113,7 @@ static void test_fields(void **state)
 static void test_misuse_fails_closed(void **state)
 {
     static const char *const bodies[] = {
-        "return c.tol == 'shell'",
+        "local k = 'tol' return c[k] == 'shell'",
         "c.tool = 'x'",
         "c.deny(nil, 'x')",
         "c:header('bad name', 'x')",
@@ -129,7 +129,7 @@ static void test_misuse_fails_closed(void **state)
         "return c.arguments.x",
         "c:header(':path', '/')",
         "c:tag('x', function() end)",
-        "return c.status",
+        "local k = 'status' return c[k]",
         "local x = nil .. 'x'",
         "return getmetatable(c).__index",
         "kept = kept or {} return kept.x.y",
@@ -337,7 +337,11 @@ static void test_blind(void **state)
         {"needs = {'arguments'}, match = {protocol = 'mcp'}", "mcp", "x", EP_VISIBLE_FULL, EP_NEXT, "allow", false},
         /* gRPC: named for sure by its head, and its body not read */
         {"match = {protocol = 'grpc'}", "grpc", "", EP_VISIBLE_FULL, EP_NEXT, "allow", true},
-        {"needs = {'arguments'}, match = {protocol = 'grpc'}", "grpc", "", EP_VISIBLE_FULL, EP_REPLIED, "deny", true},
+        {"needs = {'arguments'}, match = {protocol = {'mcp', 'grpc'}}", "grpc", "", EP_VISIBLE_FULL, EP_REPLIED, "deny", true},
+        /* opaque bytes are known to be opaque */
+        {"match = {protocol = 'tcp'}", "tcp", "", EP_VISIBLE_NONE, EP_NEXT, "allow", false},
+        {"match = {protocol = {'mcp', 't?p'}}", "tcp", "", EP_VISIBLE_NONE, EP_NEXT, "allow", false},
+        {"match = {protocol = {'mcp', 'tcp'}, tool = 'x'}", "tcp", "", EP_VISIBLE_NONE, EP_REPLIED, "deny", false},
         {"match = {host = 'tools.*'}", "tcp", "", EP_VISIBLE_NONE, EP_NEXT, "allow", false},
     };
     struct play *p = *state;
@@ -364,7 +368,7 @@ static void test_blind(void **state)
         p->instance.data = NULL;
     }
     assert_int_equal(
-        *ep_stats_cell(p->worker.stats, EP_METRIC_POLICY_BLIND, EP_LABELS(EP_STR("p"), EP_STR("encoding"))), 11);
+        *ep_stats_cell(p->worker.stats, EP_METRIC_POLICY_BLIND, EP_LABELS(EP_STR("p"), EP_STR("encoding"))), 12);
 }
 
 static void test_batch_is_judged_call_by_call(void **state)
