@@ -6,7 +6,7 @@
 
 #include "config/files.h"
 #include "net/tls.h"
-#include "upstream/alpn.h"
+#include "net/alpn.h"
 
 #define PEM_MAX (1u << 20)
 

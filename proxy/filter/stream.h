@@ -118,7 +118,6 @@ struct ep_stream {
     bool finished;                      /* both sides are done; finish() of the filters was called */
     bool fault_injected;
     bool tunnel;
-    bool close_after;                   /* h1: no keep-alive after this response */
     bool reply_pending;                 /* a reply of ours waits for the end of the turn */
     bool request_done;                  /* no more of the request is wanted */
     bool response_sent;                 /* our message downstream is whole and on its way */

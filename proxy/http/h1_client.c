@@ -209,13 +209,8 @@ void ep_h1_client(struct ep_conn *c, const struct ep_http_options *o, const stru
     struct h1_conn *h = h1_conn_new(c, o, user);
 
     h->events = e;
-    if (c->ready) {
-        ep_conn_set_handler(c, &codec.handler, h);
+    if (ep_conn_adopt(c, &codec.handler, h))
         on_ready(c);
-    } else { /* keeps the deadline of the dial */
-        c->handler = &codec.handler;
-        c->user = h;
-    }
 }
 
 struct ep_leg *ep_h1_open(struct ep_conn *c)

@@ -55,8 +55,6 @@ static int on_field(llhttp_t *parser, const char *at, size_t n)
         return stop(r, 400, "bad header name");
     if (!name_id(ep_str_n(at, n), &id))
         return stop(r, 400, "bad header name");
-    if (r->options->underscores_rejected && memchr(at, '_', n))
-        return stop(r, 400, "underscore in header name");
     if (h->n >= EP_MIN(r->options->max_header_count, H1_FIELDS_MAX))
         return stop(r, 431, "too many header fields");
     h->v[h->n++] = (struct h1_field){.id = id, .name = ep_str_n(at, n), .value = ep_str_n(at + n + 1, 0)};

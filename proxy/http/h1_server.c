@@ -238,13 +238,8 @@ void ep_h1_serve(struct ep_conn *c, const struct ep_http_options *o, const struc
     struct h1_conn *h = h1_conn_new(c, o, user);
 
     h->acceptor = a;
-    if (c->ready) {
-        ep_conn_set_handler(c, &codec.handler, h);
+    if (ep_conn_adopt(c, &codec.handler, h))
         h1_conn_start(h);
-    } else { /* keeps the deadline of the handshake */
-        c->handler = &codec.handler;
-        c->user = h;
-    }
     if (n && slab) {
         h1_input(h, slab, first, n);
     } else if (n) {

@@ -331,13 +331,8 @@ void ep_h2_client(struct ep_conn *c, const struct ep_http_options *o, const stru
     struct ep_h2 *h2 = h2_new(c, o, false, user);
 
     h2->client = e;
-    if (c->ready) {
-        ep_conn_set_handler(c, &codec.handler, h2);
+    if (ep_conn_adopt(c, &codec.handler, h2))
         on_ready(c);
-    } else { /* keeps the deadline of the dial */
-        c->handler = &codec.handler;
-        c->user = h2;
-    }
 }
 
 static struct ep_h2 *of(struct ep_conn *c)

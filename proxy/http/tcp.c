@@ -457,15 +457,8 @@ static struct tcp_leg *leg_new(struct tcp_conn *t)
 
 static void adopt(struct tcp_conn *t, const struct ep_conn_handler *handler)
 {
-    struct ep_conn *c = t->conn;
-
-    if (c->ready) {
-        ep_conn_set_handler(c, handler, t);
+    if (ep_conn_adopt(t->conn, handler, t))
         start(t);
-    } else { /* keeps the deadline of the dial */
-        c->handler = handler;
-        c->user = t;
-    }
 }
 
 static struct ep_headers *connect_table(struct tcp_leg *l)

@@ -186,6 +186,17 @@ void ep_conn_set_handler(struct ep_conn *c, const struct ep_conn_handler *h, voi
     ep_worker_timer_stop(c->worker, &c->timer);
 }
 
+bool ep_conn_adopt(struct ep_conn *c, const struct ep_conn_handler *h, void *user)
+{
+    if (c->ready) {
+        ep_conn_set_handler(c, h, user);
+        return true;
+    }
+    c->handler = h;
+    c->user = user;
+    return false;
+}
+
 static void finish_connect(struct ep_conn *c)
 {
     int error = 0;

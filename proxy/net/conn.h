@@ -103,6 +103,9 @@ bool ep_conn_start_tls_server(struct ep_conn *c, struct ep_tls_context *ctx, con
 
 /* Hands the connection to another handler; what was read and not consumed is given by the caller. */
 void ep_conn_set_handler(struct ep_conn *c, const struct ep_conn_handler *h, void *user);
+/* The same for a codec: true when the connection is ready, so that it can start; else the deadline of the dial or the
+ * handshake goes on, and the handler's on_ready follows. */
+bool ep_conn_adopt(struct ep_conn *c, const struct ep_conn_handler *h, void *user);
 
 void ep_conn_write(struct ep_conn *c, const void *p, size_t n);        /* copies */
 unsigned char *ep_conn_reserve(struct ep_conn *c, size_t n);           /* n <= 4096: room to write in place … */

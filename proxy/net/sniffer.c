@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 
+#include "net/alpn.h"
 #include "net/tls.h"
 
 #define SILENT_NS (5 * EP_MS)
@@ -207,7 +208,7 @@ static void on_ready(struct ep_conn *c)
         hand_on(s, EP_SNIFF_H2, NULL, 0);
     else if (ep_str_eq(tls->alpn, EP_STR("http/1.1")))
         hand_on(s, EP_SNIFF_HTTP1, NULL, 0);
-    else if (ep_str_eq(tls->alpn, EP_STR("ephor-tcp")) || s->listener->options.opaque)
+    else if (ep_str_eq(tls->alpn, EP_STR(EP_ALPN_TCP)) || s->listener->options.opaque)
         hand_on(s, EP_SNIFF_OPAQUE, NULL, 0);
 }
 

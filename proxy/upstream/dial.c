@@ -4,7 +4,7 @@
  * on and who the peer is. */
 #include <errno.h>
 
-#include "upstream/alpn.h"
+#include "net/alpn.h"
 #include "upstream/cluster.h"
 
 enum ep_dial_result { DIAL_OK, DIAL_REFUSED, DIAL_TIMEOUT, DIAL_TLS };

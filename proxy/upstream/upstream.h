@@ -102,7 +102,7 @@ struct ep_upstream_env {
     const struct ep_mesh_config *mesh;
     /* The client's TLS context for `mode: mesh` with our identity; rotated by the owner. NULL: no identity. */
     struct ep_tls_context *(*mesh_context)(void *user);
-    /* The same for opaque TCP, offering just EP_ALPN_TCP (upstream/alpn.h). May be NULL: mesh_context is used, and
+    /* The same for opaque TCP, offering just EP_ALPN_TCP (net/alpn.h). May be NULL: mesh_context is used, and
      * opaque TCP works only with peers that agree on no ALPN. Both are borrowed for the call. */
     struct ep_tls_context *(*mesh_tcp_context)(void *user);
     void *user;
