@@ -12,27 +12,110 @@
 const struct ep_lua_budget ep_lua_budget_call = {200000, 1 << 20, 5 * EP_MS};
 const struct ep_lua_budget ep_lua_budget_load = {20000000, 16 << 20, 2 * EP_S};
 
+static void set_hook(lua_State *L);
+
+/* --- memory --- */
+
+/* Blocks of EP_LUA_BIG_BYTES and more have this in front. */
+struct big {
+    _Alignas(16) int class; /* -1: too light to matter */
+};
+
+/* A conversion or comparison of a string costs about 1.5 ns a byte, a walk over an emptied table 1 ns for 40 bytes. */
+static int class_of(size_t n, bool string)
+{
+    size_t weight = string ? n : n / 64;
+
+    if (weight < EP_LUA_BIG_BYTES)
+        return -1;
+    return EP_MIN(__builtin_clzll(EP_LUA_BIG_BYTES) - __builtin_clzll(weight), EP_LUA_BIG_CLASSES - 1);
+}
+
+/* Hooks come so often that what lies between two of them takes about 2 ms at most. */
+static void set_tick(struct ep_lua *l)
+{
+    int class = EP_LUA_BIG_CLASSES - 1;
+
+    while (class >= 0 && !l->big[class])
+        class--;
+    l->tick = class < 0 ? EP_LUA_HOOK_EVERY : EP_MAX(64 >> class, 1);
+}
+
+static void count_big(struct ep_lua *l, int class, int more)
+{
+    if (class < 0)
+        return;
+    l->big[class] += (uint32_t)more;
+    set_tick(l);
+    if (l->running && l->run.active && lua_gethookcount(l->running) > l->tick)
+        set_hook(l->running);
+}
+
+/* `kind` is Lua's when the block is new. Lua relies on a block that gets smaller never to fail. */
+static void *resize(struct ep_lua *l, void *p, size_t old, size_t n, bool string)
+{
+    struct big *b = p && old >= EP_LUA_BIG_BYTES ? (struct big *)p - 1 : NULL;
+    void *base = b ? b : p;
+    int class = class_of(n, string);
+
+    if (EP_UNLIKELY(b))
+        count_big(l, b->class, -1);
+    if (n == 0) {
+        free(base);
+        return NULL;
+    }
+    if (EP_LIKELY(!b && n < EP_LUA_BIG_BYTES))
+        return realloc(p, n);
+    if (b && n < EP_LUA_BIG_BYTES) {
+        memmove(base, p, n);
+        void *smaller = realloc(base, n);
+        return smaller ? smaller : base;
+    }
+    struct big *bigger = realloc(base, sizeof *bigger + n);
+    if (!bigger) {
+        if (b)
+            count_big(l, b->class, 1);
+        return b && n <= old ? p : NULL;
+    }
+    if (!b && p)
+        memmove(bigger + 1, bigger, old);
+    bigger->class = class;
+    count_big(l, class, 1);
+    return bigger + 1;
+}
+
+/* Lua answers a first no by a collection of all its garbage, and asks once more; a second is an overrun, whatever
+ * Lua makes of it. */
+static bool fits(struct ep_lua *l, size_t more)
+{
+    struct ep_lua_run *r = &l->run;
+
+    if (more > r->bytes_max || l->bytes > r->bytes_max - more) {
+        if (r->refused && r->overrun == EP_LUA_FITS)
+            r->overrun = EP_LUA_MEMORY;
+        r->refused = true;
+        return false;
+    }
+    r->refused = false;
+    if (more >= CLOCKED_BYTES && ep_clock_ns() > r->deadline_ns) {
+        if (r->overrun == EP_LUA_FITS)
+            r->overrun = EP_LUA_TIME;
+        return false;
+    }
+    return true;
+}
+
 static void *allocate(void *ud, void *p, size_t old, size_t n)
 {
     struct ep_lua *l = ud;
+    bool string = !p && old == LUA_TSTRING; /* Lua says the kind of a new object there */
 
     if (!p)
-        old = 0; /* Lua says the kind of object there */
-    if (n == 0) {
-        l->bytes -= old;
-        free(p);
+        old = 0;
+    if (n > old && l->run.active && !fits(l, n - old))
         return NULL;
-    }
-    if (n > old && l->run.active) {
-        if (n - old > l->run.bytes_max || l->bytes > l->run.bytes_max - (n - old))
-            return NULL; /* Lua collects its garbage and asks once more */
-        if (n >= CLOCKED_BYTES && ep_clock_ns() > l->run.deadline_ns) {
-            l->run.overrun = EP_LUA_TIME;
-            return NULL;
-        }
-    }
-    void *q = realloc(p, n);
-    if (q)
+    void *q = resize(l, p, old, n, string);
+    if (q || n == 0)
         l->bytes = l->bytes - old + n;
     return q;
 }
@@ -55,7 +138,7 @@ static void set_hook(lua_State *L)
 {
     int lines = ep_lua_of(L)->on_line ? LUA_MASKLINE : 0;
 
-    lua_sethook(L, on_hook, LUA_MASKCOUNT | lines, EP_LUA_HOOK_EVERY); /* new threads copy it */
+    lua_sethook(L, on_hook, LUA_MASKCOUNT | lines, ep_lua_of(L)->tick); /* new threads copy it */
 }
 
 static int raise_overrun(lua_State *L, int level)
@@ -90,7 +173,7 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     }
     if (r->overrun != EP_LUA_FITS)
         raise_overrun(L, 0);
-    if (every != EP_LUA_HOOK_EVERY) /* a coroutine that outlived an overrun */
+    if (every != l->tick) /* strings came and went, or a coroutine outlived an overrun */
         set_hook(L);
 }
 
@@ -116,12 +199,27 @@ void ep_lua_charge(lua_State *L, uint64_t n)
     if (!r->active)
         return;
     r->instructions = n > UINT64_MAX - r->instructions ? UINT64_MAX : r->instructions + n;
-    if (r->instructions > r->instructions_max)
+    r->unclocked = n > UINT64_MAX - r->unclocked ? UINT64_MAX : r->unclocked + n;
+    if (r->instructions > r->instructions_max) {
         r->overrun = EP_LUA_INSTRUCTIONS;
-    else if (n >= EP_LUA_HOOK_EVERY && ep_clock_ns() > r->deadline_ns)
-        r->overrun = EP_LUA_TIME;
+    } else if (r->unclocked >= EP_LUA_HOOK_EVERY) {
+        r->unclocked = 0;
+        if (ep_clock_ns() > r->deadline_ns)
+            r->overrun = EP_LUA_TIME;
+    }
     if (r->overrun != EP_LUA_FITS)
         raise_overrun(L, 1);
+}
+
+void ep_lua_charge_arguments(lua_State *L, int from)
+{
+    uint64_t n = 0;
+
+    for (int i = lua_gettop(L); i >= from; i--)
+        if (lua_type(L, i) == LUA_TSTRING)
+            n += lua_rawlen(L, i) / 16;
+    if (n)
+        ep_lua_charge(L, n);
 }
 
 /* --- runs --- */
@@ -133,7 +231,8 @@ void ep_lua_begin(struct ep_lua *l, const struct ep_lua_budget *b, uint64_t now_
     *saved = l->run;
     l->run.active = true;
     l->run.overrun = EP_LUA_FITS;
-    l->run.instructions = 0;
+    l->run.instructions = l->run.unclocked = 0;
+    l->run.refused = false;
     l->run.instructions_max = b->instructions;
     l->run.bytes_max = l->bytes + EP_MIN(b->memory, room);
     l->run.deadline_ns = now_ns + b->time_ns;
@@ -147,7 +246,7 @@ void ep_lua_end(struct ep_lua *l, const struct ep_lua_run *saved)
         ep_cell_set(l->memory_cell, l->bytes);
 }
 
-static enum ep_lua_status judge(struct ep_lua *l, lua_State *L, int rc)
+static enum ep_lua_status judge(struct ep_lua *l, int rc)
 {
     if (rc == LUA_OK)
         return EP_LUA_OK;
@@ -157,8 +256,18 @@ static enum ep_lua_status judge(struct ep_lua *l, lua_State *L, int rc)
         l->run.overrun = EP_LUA_MEMORY;
     if (l->run.overrun == EP_LUA_FITS)
         return EP_LUA_ERROR;
-    set_hook(L);
     return EP_LUA_OVERRUN;
+}
+
+/* L is what runs from now on. Returns what ran before. */
+static lua_State *enter(struct ep_lua *l, lua_State *L)
+{
+    lua_State *before = l->running;
+
+    l->running = L;
+    if (EP_UNLIKELY(lua_gethookcount(L) != l->tick))
+        set_hook(L);
+    return before;
 }
 
 enum ep_lua_status ep_lua_call(struct ep_lua *l, lua_State *L, int n_args, int n_results, const struct ep_lua_budget *b,
@@ -166,9 +275,12 @@ enum ep_lua_status ep_lua_call(struct ep_lua *l, lua_State *L, int n_args, int n
 {
     struct ep_lua_run saved;
     enum ep_lua_status status;
+    lua_State *before;
 
     ep_lua_begin(l, b, now_ns, &saved);
-    status = judge(l, L, lua_pcall(L, n_args, n_results, 0));
+    before = enter(l, L);
+    status = judge(l, lua_pcall(L, n_args, n_results, 0));
+    l->running = before;
     if (status == EP_LUA_OVERRUN && lua_type(L, -1) == LUA_TSTRING && l->run.overrun == EP_LUA_MEMORY) {
         l->run.active = false; /* Lua's own text says less than ours; there is room again now */
         lua_pop(L, 1);
@@ -183,11 +295,55 @@ enum ep_lua_status ep_lua_resume(struct ep_lua *l, lua_State *L, int n_args, int
 {
     struct ep_lua_run saved;
     enum ep_lua_status status;
+    lua_State *before;
 
     ep_lua_begin(l, b, now_ns, &saved);
-    status = judge(l, L, lua_resume(L, NULL, n_args, n_results));
+    before = enter(l, L);
+    status = judge(l, lua_resume(L, NULL, n_args, n_results));
+    l->running = before;
+    if (status == EP_LUA_OVERRUN)
+        lua_sethook(L, NULL, 0, 0); /* marks it: it can't be used again */
     ep_lua_end(l, &saved);
     return status;
+}
+
+/* --- coroutines of scripts --- */
+
+void ep_lua_caught(lua_State *L, int status)
+{
+    struct ep_lua *l = ep_lua_of(L);
+
+    l->running = L;
+    if (status == LUA_ERRMEM && l->run.active && l->run.overrun == EP_LUA_FITS)
+        l->run.overrun = EP_LUA_MEMORY;
+    ep_lua_check(L);
+}
+
+int ep_lua_coroutine(lua_State *L, lua_State *co, lua_CFunction f)
+{
+    int n;
+
+    if (co)
+        enter(ep_lua_of(L), co);
+    n = f(L);
+    ep_lua_caught(L, co ? lua_status(co) : LUA_OK);
+    return n;
+}
+
+int ep_lua_resume_inner(lua_State *L, lua_State *co, int n_args, int *n_results)
+{
+    int status;
+
+    enter(ep_lua_of(L), co);
+    status = lua_resume(co, L, n_args, n_results);
+    ep_lua_caught(L, status);
+    return status;
+}
+
+void ep_lua_close_inner(lua_State *L, lua_State *co)
+{
+    enter(ep_lua_of(L), co);
+    ep_lua_caught(L, lua_resetthread(co));
 }
 
 struct ep_str ep_lua_error(lua_State *L)
@@ -217,15 +373,40 @@ struct ep_lua_thread ep_lua_thread_take(struct ep_lua *l)
     return t;
 }
 
+static void thread_drop(struct ep_lua *l, int ref)
+{
+    lua_rawgeti(l->L, LUA_REGISTRYINDEX, ref);
+    lua_pushnil(l->L);
+    lua_rawset(l->L, LUA_REGISTRYINDEX);
+    luaL_unref(l->L, LUA_REGISTRYINDEX, ref);
+}
+
+/* It overran: its __close methods can't be run, for no hook would stop them. */
+static bool is_dead(lua_State *L)
+{
+    return !lua_gethook(L);
+}
+
 /* A coroutine that was suspended or failed: its pending __close methods are scripts' code, so within a budget. */
 void ep_lua_thread_reset(struct ep_lua *l, lua_State *L)
 {
     struct ep_lua_run saved;
+    lua_State *before;
 
+    if (is_dead(L)) {
+        if (L == l->thread) {
+            struct ep_lua_thread t = ep_lua_thread_take(l);
+            thread_drop(l, l->thread_ref);
+            l->thread = t.L;
+            l->thread_ref = t.ref;
+        }
+        return;
+    }
     ep_lua_begin(l, &ep_lua_budget_call, ep_clock_ns(), &saved);
+    before = enter(l, L);
     lua_resetthread(L);
+    l->running = before;
     ep_lua_end(l, &saved);
-    set_hook(L);
     lua_settop(L, 0);
 }
 
@@ -233,15 +414,14 @@ void ep_lua_thread_give(struct ep_lua *l, struct ep_lua_thread t, bool finished)
 {
     if (!finished) /* one that ran to its end is as good as new, and keeps its stack */
         ep_lua_thread_reset(l, t.L);
-    lua_settop(t.L, 0);
-    if (l->n_idle < EP_LUA_IDLE_THREADS) {
-        l->idle[l->n_idle++] = t;
-        return;
+    if (!is_dead(t.L)) {
+        lua_settop(t.L, 0);
+        if (l->n_idle < EP_LUA_IDLE_THREADS) {
+            l->idle[l->n_idle++] = t;
+            return;
+        }
     }
-    lua_rawgeti(l->L, LUA_REGISTRYINDEX, t.ref);
-    lua_pushnil(l->L);
-    lua_rawset(l->L, LUA_REGISTRYINDEX);
-    luaL_unref(l->L, LUA_REGISTRYINDEX, t.ref);
+    thread_drop(l, t.ref);
 }
 
 bool ep_lua_is_host_thread(struct ep_lua *l, lua_State *L)
@@ -293,6 +473,7 @@ struct ep_lua *ep_lua_ref(struct ep_worker *w, struct ep_error *err)
     l = ep_calloc(1, sizeof *l);
     l->worker = w;
     l->refs = 1;
+    l->tick = EP_LUA_HOOK_EVERY;
     ep_list_init(&l->policy_sets);
     ep_list_init(&l->idle_objects);
     l->L = lua_newstate(allocate, l);

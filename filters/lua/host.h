@@ -8,6 +8,10 @@
  * long C functions charge), memory (the allocator says no) and wall time (looked at by the hook, by large allocations
  * and by charges). A run that is over budget can't be caught by the script: pcall and coroutine.resume raise it again,
  * and the hook then fires at each instruction. Afterwards the state is as sound as before, since lua_pcall unwound it.
+ * A coroutine that a hook's error killed is never used again: Lua 5.4 leaves its hooks off for ever.
+ *
+ * One instruction takes long on a huge string ("  …1" | 1 reads it all), and so would a thousand of them between two
+ * hooks. So the allocator knows how large the largest block is, and the hook comes as often as that asks for.
  *
  * What must not be there, and why: io, package, debug and load reach out of the sandbox; __gc runs with hooks off;
  * xpcall's handler runs inside the hook; coroutine.running would hand out the host's own threads; string.rep and the
@@ -26,6 +30,8 @@
 #define EP_LUA_FILE_BYTES_MAX  ((size_t)1 << 20)
 #define EP_LUA_IDLE_THREADS    64
 #define EP_LUA_LOG_COST        1000 /* instructions: a line that is written */
+#define EP_LUA_BIG_BYTES       ((size_t)16 << 10) /* strings from here on make the hook come more often */
+#define EP_LUA_BIG_CLASSES     16
 
 struct ep_lua_budget {
     uint64_t instructions;
@@ -41,7 +47,9 @@ struct ep_lua_run {
     bool active;
     enum ep_lua_overrun overrun;
     uint64_t instructions, instructions_max;
-    size_t bytes_max; /* of the state */
+    uint64_t unclocked; /* charged since the clock was last looked at */
+    size_t bytes_max;   /* of the state */
+    bool refused;       /* the allocator said no, and Lua has collected its garbage since */
     uint64_t deadline_ns;
 };
 
@@ -59,9 +67,12 @@ struct ep_lua {
     lua_State *L;      /* the main thread: set-up and references only */
     lua_State *thread; /* where policies are called; one that waits keeps it, and another takes its place */
     int thread_ref;
+    lua_State *running; /* the coroutine that runs now; NULL: none */
     struct ep_worker *worker;
     unsigned refs;
     size_t bytes; /* live in the state */
+    int tick;     /* instructions between two hooks */
+    uint32_t big[EP_LUA_BIG_CLASSES]; /* live blocks by log2 of their weight */
     struct ep_lua_run run;
     uint64_t *memory_cell; /* EP_METRIC_LUA_MEMORY; NULL without statistics */
     int prototype_ref;     /* the library tables that environments copy */
@@ -113,7 +124,17 @@ enum ep_lua_status ep_lua_resume(struct ep_lua *l, lua_State *L, int n_args, int
 /* The error on top of the stack as text; valid as long as it stays there. */
 struct ep_str ep_lua_error(lua_State *L);
 
-/* Makes a thread that failed or was suspended as good as new, stack included. */
+/* Runs f, which resumes or closes `co` (NULL: f will say so), with the books in order. */
+int ep_lua_coroutine(lua_State *L, lua_State *co, lua_CFunction f);
+/* lua_resume of a script's coroutine out of L, with the books in order. */
+int ep_lua_resume_inner(lua_State *L, lua_State *co, int n_args, int *n_results);
+/* Closes a coroutine that failed; an error is left on its stack. */
+void ep_lua_close_inner(lua_State *L, lua_State *co);
+/* After a protected call in L that may have failed: L runs again; a memory error is an overrun. Raises overruns. */
+void ep_lua_caught(lua_State *L, int status);
+
+/* Makes a thread that failed or was suspended as good as new, stack included. One that overran can't be: l->thread is
+ * another then, any other is marked for ep_lua_thread_give; nothing may be popped from it any more. */
 void ep_lua_thread_reset(struct ep_lua *l, lua_State *L);
 /* A fresh thread from the pool, and back; `finished`: what it ran came to its end, without an error. */
 struct ep_lua_thread ep_lua_thread_take(struct ep_lua *l);
@@ -123,6 +144,8 @@ bool ep_lua_is_host_thread(struct ep_lua *l, lua_State *L);
 
 /* For C functions that loop: n more instructions are spent. Raises when that is too many, or time is up. */
 void ep_lua_charge(lua_State *L, uint64_t n);
+/* For C functions that make numbers out of any number of arguments: strings are charged by their length. */
+void ep_lua_charge_arguments(lua_State *L, int from);
 /* Raises the overrun again when there is one; else does nothing. */
 void ep_lua_check(lua_State *L);
 

@@ -98,6 +98,7 @@ static int bit_bnot(lua_State *L)
 
 static int bit_band(lua_State *L)
 {
+    ep_lua_charge_arguments(L, 1);
     uint32_t v = bits(L, 1);
 
     for (int i = lua_gettop(L); i > 1; i--)
@@ -107,6 +108,7 @@ static int bit_band(lua_State *L)
 
 static int bit_bor(lua_State *L)
 {
+    ep_lua_charge_arguments(L, 1);
     uint32_t v = bits(L, 1);
 
     for (int i = lua_gettop(L); i > 1; i--)
@@ -116,6 +118,7 @@ static int bit_bor(lua_State *L)
 
 static int bit_bxor(lua_State *L)
 {
+    ep_lua_charge_arguments(L, 1);
     uint32_t v = bits(L, 1);
 
     for (int i = lua_gettop(L); i > 1; i--)
