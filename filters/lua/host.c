@@ -7,7 +7,11 @@
 #include "lua/object.h"
 #include "observe/observe.h"
 
-#define CLOCKED_BYTES 4096u /* allocations from here on look at the clock: copying them takes time */
+#define COLLECT_BYTES_MIN ((size_t)256 << 10)
+#define COLLECT_PRESSED   ((size_t)16 << 20) /* above twice what was live: garbage is made faster than collected */
+#define SLICE_NS_MIN      (100 * EP_US)
+#define SLICE_NS_MAX      (800 * EP_US)
+#define CLOCKED_BYTES     4096u /* allocations from here on look at the clock: copying them takes time */
 
 const struct ep_lua_budget ep_lua_budget_call = {200000, 1 << 20, 5 * EP_MS};
 const struct ep_lua_budget ep_lua_budget_load = {20000000, 16 << 20, 2 * EP_S};
@@ -232,16 +236,39 @@ void ep_lua_begin(struct ep_lua *l, const struct ep_lua_budget *b, uint64_t now_
     l->run.active = true;
     l->run.overrun = EP_LUA_FITS;
     l->run.instructions = l->run.unclocked = 0;
+    l->run.started_ns = now_ns;
     l->run.refused = false;
     l->run.instructions_max = b->instructions;
     l->run.bytes_max = l->bytes + EP_MIN(b->memory, room);
     l->run.deadline_ns = now_ns + b->time_ns;
 }
 
+/* A slice of the collector's work, as long as the run that began at `started_ns` was. */
+static void collect(struct ep_lua *l, uint64_t started_ns)
+{
+    bool pressed = l->bytes > l->collect_at + COLLECT_PRESSED;
+    uint64_t start = ep_clock_ns(), ran = start > started_ns ? start - started_ns : 0, now = start;
+    uint64_t end = start + EP_MIN(EP_MAX(ran, SLICE_NS_MIN), SLICE_NS_MAX);
+
+    do {
+        bool done = lua_gc(l->L, LUA_GCSTEP, 0);
+        now = ep_clock_ns();
+        if (done) { /* the end of a cycle */
+            l->collect_at = EP_MAX(2 * l->bytes, COLLECT_BYTES_MIN);
+            break;
+        }
+    } while (pressed || now < end);
+    l->pause_longest_ns = EP_MAX(l->pause_longest_ns, now - start);
+}
+
 void ep_lua_end(struct ep_lua *l, const struct ep_lua_run *saved)
 {
+    uint64_t started_ns = l->run.started_ns;
+
     l->spent_instructions = l->run.instructions;
     l->run = *saved;
+    if (EP_UNLIKELY(l->bytes >= l->collect_at) && !saved->active)
+        collect(l, started_ns);
     if (l->memory_cell)
         ep_cell_set(l->memory_cell, l->bytes);
 }
@@ -450,7 +477,9 @@ static int set_up(lua_State *L)
     t = ep_lua_thread_take(l);
     l->thread = t.L;
     l->thread_ref = t.ref;
-    lua_gc(L, LUA_GCGEN, 0, 0);
+    lua_gc(L, LUA_GCINC, 0, 20, 10); /* a step is 10 to 20 us; docs/performance.md has the figures */
+    lua_gc(L, LUA_GCSTOP);           /* it runs when `collect` says so */
+    l->collect_at = EP_MAX(2 * l->bytes, COLLECT_BYTES_MIN);
     return 0;
 }
 

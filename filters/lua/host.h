@@ -10,6 +10,11 @@
  * and the hook then fires at each instruction. Afterwards the state is as sound as before, since lua_pcall unwound it.
  * A coroutine that a hook's error killed is never used again: Lua 5.4 leaves its hooks off for ever.
  *
+ * The collector is Lua's incremental one, and runs between runs only, in slices as long as the run was (0.1 to 0.8 ms).
+ * Inside of a run it would call the finalizers of the library's buffers at the limit of memory or of the C stack, where
+ * they fail, and what they should have freed is lost for ever. Only a run that reaches its limit of memory makes Lua
+ * collect everything at once, which calls no finalizer.
+ *
  * One instruction takes long on a huge string ("  …1" | 1 reads it all), and so would a thousand of them between two
  * hooks. So the allocator knows how large the largest block is, and the hook comes as often as that asks for.
  *
@@ -47,6 +52,7 @@ struct ep_lua_run {
     bool active;
     enum ep_lua_overrun overrun;
     uint64_t instructions, instructions_max;
+    uint64_t started_ns;
     uint64_t unclocked; /* charged since the clock was last looked at */
     size_t bytes_max;   /* of the state */
     bool refused;       /* the allocator said no, and Lua has collected its garbage since */
@@ -71,6 +77,8 @@ struct ep_lua {
     struct ep_worker *worker;
     unsigned refs;
     size_t bytes; /* live in the state */
+    size_t collect_at;       /* bytes from which on garbage is collected */
+    uint64_t pause_longest_ns; /* of the collector */
     int tick;     /* instructions between two hooks */
     uint32_t big[EP_LUA_BIG_CLASSES]; /* live blocks by log2 of their weight */
     struct ep_lua_run run;

@@ -287,7 +287,8 @@ static void run(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream
         return;
     }
     ep_policy_ended(set, o, L, status, *now_ns - start, v);
-    lua_settop(L, 0);
+    if (L == l->thread) /* it didn't overrun */
+        lua_settop(L, 0);
 }
 
 void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, struct ep_call *c,
