@@ -1,4 +1,7 @@
-/* Globs and addresses for the modules in lua/ephor: "ephor.native".text. */
+/* Globs, addresses and fast looks at long texts for the modules in lua/ephor: "ephor.native".text.
+ *
+ * A pattern of Lua takes some steps a byte. Rules that look for signs of something in long texts ask here first whether there
+ * is any, at the speed of memory, and only then look closer. */
 #include <arpa/inet.h>
 
 #include "lua/host.h"
@@ -41,9 +44,70 @@ static int address(lua_State *L)
     return 1;
 }
 
+static void set_of(struct ep_str bytes, bool set[256])
+{
+    memset(set, 0, 256);
+    for (size_t i = 0; i < bytes.n; i++)
+        set[(unsigned char)bytes.p[i]] = true;
+}
+
+/* first(text, bytes[, from]): where the first of the bytes is, or nil. */
+static int first(lua_State *L)
+{
+    struct ep_str s = ep_lua_check_str(L, 1), bytes = ep_lua_check_str(L, 2);
+    lua_Integer from = luaL_optinteger(L, 3, 1);
+    size_t i = from < 1 ? 0 : (size_t)from - 1, start = i;
+    bool set[256];
+
+    set_of(bytes, set);
+    while (i < s.n && !set[(unsigned char)s.p[i]])
+        i++;
+    ep_lua_charge(L, (i > start ? (i - start) / 16 : 0) + bytes.n / 16 + 5);
+    if (i < s.n)
+        lua_pushinteger(L, (lua_Integer)i + 1);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
+/* strip(text, bytes): the text without those bytes. */
+static int strip(lua_State *L)
+{
+    struct ep_str s = ep_lua_check_str(L, 1), bytes = ep_lua_check_str(L, 2);
+    luaL_Buffer b;
+    bool set[256];
+    size_t n = 0;
+
+    ep_lua_charge(L, s.n / 16 + bytes.n / 16 + 5);
+    set_of(bytes, set);
+    char *out = luaL_buffinitsize(L, &b, s.n + 1);
+    for (size_t i = 0; i < s.n; i++)
+        if (!set[(unsigned char)s.p[i]])
+            out[n++] = s.p[i];
+    luaL_pushresultsize(&b, n);
+    return 1;
+}
+
+/* any(text, list): the first string of the list that is somewhere in the text, or nil. */
+static int any(lua_State *L)
+{
+    struct ep_str s = ep_lua_check_str(L, 1);
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    for (lua_Integer i = 1; lua_rawgeti(L, 2, i) != LUA_TNIL; i++) {
+        struct ep_str part = ep_lua_check_str(L, -1);
+        ep_lua_charge(L, s.n / 64 + 3);
+        if (part.n && memmem(s.p, s.n, part.p, part.n))
+            return 1;
+        lua_pop(L, 1);
+    }
+    return 1; /* nil */
+}
+
 int ep_lua_text_native(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"glob", glob}, {"address", address}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"glob", glob}, {"address", address}, {"first", first}, {"strip", strip},
+                                         {"any", any},   {NULL, NULL}};
 
     luaL_newlib(L, functions);
     return 1;

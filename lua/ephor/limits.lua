@@ -13,7 +13,12 @@
 --
 -- The table is shared by all workers of one ephor and not by other pods; it is bounded and forgets. Keys are `name`, then the key
 -- given, so two limits of one policy need two names.
+local crypto = require "ephor.crypto"
+
 local limits = {}
+
+local KEY_BYTES_MAX = 128
+local WINDOW_MAX = 302400 -- half of the longest time for which a value is kept
 
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 
@@ -40,29 +45,33 @@ local function check_call(key, n)
   if type(key) ~= "string" or key == "" then
     error("limits: the key must be a string with something in it: whose limit is it?", 3)
   end
-  if type(n) ~= "number" or not (n > 0) then
-    error("limits: n must be more than 0", 3)
+  if math.type(n) ~= "integer" or n < 1 then
+    error("limits: n must be an integer, 1 or more", 3)
   end
+  return #key > KEY_BYTES_MAX and crypto.to_base64url(crypto.sha256(key)) or key
 end
 
 --- A sliding window: at most `limit` in any `seconds`, estimated from two fixed windows (this one, and the part of the one
 -- before that still counts, as if its calls had come evenly). Counting is exact among workers. What is refused counts too, so
 -- who keeps on trying stays out.
--- @param rule {name = string, limit = how many, seconds = length of the window}; all are required
--- @return function(c, key[, n]): counts n (1) for key and answers true or false, how much is left (0 at least), and after how many
+-- @param rule {name = string, limit = how many, seconds = length of the window}; all are required;
+--             at most 3.5 days
+-- @return function(c, key[, n]): counts n (1, an integer) for key and answers true or false, how much is left (0 at least), and after how many
 --         seconds trying again makes sense (0 when true). Raises for an empty key: no caller must share a limit with strangers by
 --         accident.
 function limits.window(rule)
   check(rule, { name = "string", limit = "number", seconds = "number" })
+  if rule.seconds > WINDOW_MAX then
+    error(("limits: a window has at most %d seconds"):format(WINDOW_MAX), 2)
+  end
   local limit, seconds, name = rule.limit, rule.seconds, rule.name
   return function(c, key, n)
     n = n or 1
-    check_call(key, n)
     local now = c.now
     local window = floor(now / seconds)
-    local prefix = name .. ":" .. key .. ":"
+    local prefix = name .. ":" .. check_call(key, n) .. ":"
     local here = c:count(("%s%d"):format(prefix, window), n, 2 * seconds)
-    local before = c:count(("%s%d"):format(prefix, window - 1), 0, 2 * seconds)
+    local before = tonumber(c:recall(("%s%d"):format(prefix, window - 1))) or 0
     local passed = now / seconds - window
     local used = here + before * (1 - passed)
     if used <= limit then
@@ -82,10 +91,12 @@ function limits.bucket(rule)
   check(rule, { name = "string", rate = "number", burst = "number" })
   local rate, burst, name = rule.rate, rule.burst, rule.name
   local ttl = ceil(burst / rate) + 1
+  if ttl > 2 * WINDOW_MAX then
+    error("limits: the bucket must be full again within 7 days", 2)
+  end
   return function(c, key, n)
     n = n or 1
-    check_call(key, n)
-    local now, where = c.now, name .. ":" .. key
+    local now, where = c.now, name .. ":" .. check_call(key, n)
     local tokens, at = burst, now
     local state = c:recall(where)
     if state then

@@ -25,6 +25,7 @@ local function fake()
       e = { value = 0, till = self.now + ttl }
       entries[key] = e
     end
+    assert(#key <= 256 and math.type(n) == "integer", "as the real one asks")
     e.value = e.value + n
     return e.value
   end
@@ -112,7 +113,9 @@ end)
 t.case("nobody's key, and rules that are none, raise", function()
   local c, calls = fake(), limits.window { name = "w", limit = 1, seconds = 1 }
   t.ok(not pcall(calls, c, "") and not pcall(calls, c, nil) and not pcall(calls, c, "a", 0) and not pcall(calls, c, "a", -1))
-  for _, rule in ipairs { {}, { name = "x", limit = 1 }, { name = "x", limit = 0, seconds = 1 }, { name = "x", limit = 1, seconds = 1, burst = 1 },
+  t.ok(calls(c, ("x"):rep(10000)) and not calls(c, ("x"):rep(10000)) and calls(c, ("x"):rep(10001)), "long keys are hashed")
+  t.ok(not pcall(calls, c, "a", 1.5))
+  for _, rule in ipairs { { name = "x", limit = 1, seconds = 400000 }, {}, { name = "x", limit = 1 }, { name = "x", limit = 0, seconds = 1 }, { name = "x", limit = 1, seconds = 1, burst = 1 },
                           { name = "x", limit = "1", seconds = 1 }, { name = "x", limit = 0 / 0, seconds = 1 } } do
     t.ok(not pcall(limits.window, rule))
   end

@@ -12,6 +12,7 @@
 -- Functions that take a list (globs, cidrs, hosts) compile it once, when the policy is loaded, and raise for a bad entry;
 -- those that look at what a caller sent never raise for a string: they return nil or false, and why.
 local native = require("ephor.native").text
+local json = require "ephor.json"
 
 local match = {}
 
@@ -80,6 +81,30 @@ function match.set(list)
   end
   return set
 end
+
+-- --- fast looks at long texts: a pattern takes some steps a byte, these next to none ---
+
+--- Where the first of some bytes is.
+-- @param text string
+-- @param bytes string: each byte of it is looked for
+-- @param from position to begin at (1)
+-- @return position, or nil
+-- Example: match.first("a;b|c", "|;")  --> 2
+match.first = native.first
+
+--- A text without some bytes.
+-- @param text string
+-- @param bytes string: each byte of it is taken out
+-- @return string
+-- Example: match.strip("c'u'rl", "'")  --> "curl"
+match.strip = native.strip
+
+--- Which of some texts is in a text.
+-- @param text string
+-- @param list of strings, taken as they are: no patterns
+-- @return the first of the list that is there, or nil
+-- Example: match.any("a $(id)", { "`", "$(" })  --> "$("
+match.any = native.any
 
 -- --- addresses ---
 
@@ -348,28 +373,27 @@ end
 -- @return a list of strings, at most 1000; each to be given to match.url
 -- Example: match.urls("see https://a.example/x, or //b.example")  --> { "https://a.example/x", "//b.example" }
 function match.urls(text)
-  local found, at = {}, 1
-  while #found < 1000 do
-    local from, to = text:find("[/\\][/\\][^%s\"'<>`%)%]}|,]+", at)
-    if not from then
-      break
+  local found, at = {}, native.first(text, "/\\")
+  while at and #found < 1000 do -- two slashes, either way round
+    local run = text:match("^[/\\][/\\][^%s\"'<>`%)%]}|,]+", at)
+    if run then
+      local scheme = text:sub(math.max(1, at - 32), at - 1):match("(%a[%w+.-]*):[%s%c]*$")
+      if scheme or at == 1 or not text:find("^[%w_.)%-]", at - 1) then -- "a//b" is no host
+        found[#found + 1] = (scheme and scheme .. ":" or "") .. run
+      end
     end
-    local scheme = text:sub(math.max(1, from - 32), from - 1):match("(%a[%w+.-]*):[%s%c]*$")
-    found[#found + 1] = (scheme and scheme .. ":" or "") .. text:sub(from, to)
-    at = to + 1
+    at = native.first(text, "/\\", at + (run and #run or 1))
   end
-  at = 1
-  while #found < 1000 do -- one slash or none: browsers and many a library take them for two
-    local from, to, scheme, rest = text:find("(%a+):([^%s\"'<>`%)%]}|,]+)", at)
-    if not from then
-      break
+  at = native.first(text, ":")
+  while at and #found < 1000 do -- one slash or none: browsers and many a library take them for two
+    local scheme = text:sub(math.max(1, at - 5), at - 1):lower():match("%a+$")
+    if scheme and (scheme:find("https?$") or scheme:find("wss?$") or scheme:find("ftp$")) then
+      local rest = text:match("^[^%s\"'<>`%)%]}|,]+", at + 1)
+      if rest and not rest:find("^[/\\][/\\]") then
+        found[#found + 1] = scheme .. ":" .. rest
+      end
     end
-    scheme = scheme:lower()
-    if (scheme == "http" or scheme == "https" or scheme == "ws" or scheme == "wss" or scheme == "ftp")
-      and not rest:find("^[/\\][/\\]") then
-      found[#found + 1] = text:sub(from, to)
-    end
-    at = from + #scheme + 1
+    at = native.first(text, ":", at + 1)
   end
   return found
 end
@@ -407,6 +431,54 @@ function match.strings(value, visit)
     end
   end
   return walk(value, "", 0)
+end
+
+--- Calls `visit(value, path)` for each member of an object, however deep (64 at most), whose key is one of `names`. Keys are compared
+-- without case, '_' and '-': "tenantId", "tenant_id" and "Tenant-ID" are one name.
+-- @param value as in match.strings
+-- @param names list of names
+-- @param visit function(value, path); a true result ends the walk
+-- @return what visit returned, or nil
+-- Example: match.members(c.arguments, { "tenant_id" }, function(v) return v ~= "acme" and "another tenant" end)
+function match.members(value, names, visit)
+  local function plain(name)
+    return (name:lower():gsub("[_%-]", ""))
+  end
+  local wanted = {}
+  for _, name in ipairs(names) do
+    wanted[plain(name)] = true
+  end
+  local function walk(v, path, depth)
+    if type(v) ~= "table" then
+      return nil
+    end
+    if depth > 64 then
+      error("nested deeper than 64")
+    end
+    for key, member in pairs(v) do
+      local where = type(key) ~= "string" and ("%s[%d]"):format(path, key) or path == "" and key or path .. "." .. key
+      local result = type(key) == "string" and wanted[plain(key)] and visit(member, where) or walk(member, where, depth + 1)
+      if result then
+        return result
+      end
+    end
+  end
+  return walk(value, "", 0)
+end
+
+--- What a call carries, as a Lua value: its arguments, or else its body: decoded when it begins like an object or a list of JSON,
+-- as text when it doesn't.
+-- @param c the call; the policy must name "arguments" (and "body") in its `needs`, so that it is never asked about what can't be seen
+-- @return the value, or nil when there is none. Raises for a body that begins like JSON and is none, or has a key twice.
+function match.content(c)
+  if c.arguments ~= nil then
+    return c.arguments
+  end
+  local body = c.body
+  if body and body:find("^[\xef\xbb\xbf \t\r\n]*[{%[]") then
+    return json.decode((body:gsub("^\xef\xbb\xbf", "")))
+  end
+  return body
 end
 
 return match

@@ -13,7 +13,8 @@
 -- | credit_card | 13 to 19 digits, also in groups, that begin like a card and pass the check of Luhn |
 -- | iban        | an IBAN of a country's right length that passes the check of ISO 7064; spaces between groups may be there |
 -- | api_key     | keys with known beginnings: OpenAI, Anthropic, AWS, GitHub, GitLab, Slack, Google, Hugging Face, npm, PyPI, Stripe, SendGrid |
--- | bearer      | the token behind "Bearer", and JSON Web Tokens anywhere |
+-- | bearer      | the token behind "Bearer" |
+-- | jwt         | JSON Web Tokens |
 -- | private_key | a PEM block of a private key, up to its end or that of the text |
 -- | ip          | an IPv4 or IPv6 address |
 --
@@ -246,6 +247,9 @@ function detectors.bearer(text, add)
     end
     at = to + #token + 1
   end
+end
+
+function detectors.jwt(text, add)
   each(text, "eyJ", function(from)
     local head = text:match("^[%w_%-]+", from)
     local rest = text:match("^%.[%w_%-]+%.[%w_%-]*", from + #head)
@@ -281,7 +285,7 @@ function detectors.ip(text, add)
   end
 end
 
-local all = { "api_key", "bearer", "credit_card", "email", "iban", "ip", "phone", "private_key", "ssn" }
+local all = { "api_key", "bearer", "credit_card", "email", "iban", "ip", "jwt", "phone", "private_key", "ssn" }
 
 --- The names of all kinds, sorted.
 -- @return list of strings

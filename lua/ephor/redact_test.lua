@@ -59,9 +59,10 @@ t.case("keys and tokens", function()
   })
   untouched("api_key", { "sk-short", "task-abcdefghijklmnopqrstuvwxyz", "AKIA", "risk-free" })
   masked("bearer", {
-    ["Authorization: Bearer abcdefghijklmnop=="] = "Authorization: Bearer [bearer]", ["x eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0."] = "x [bearer]",
-  })
-  untouched("bearer", { "the bearer of this letter", "eyJ", "eyJabc.def" })
+    ["Authorization: Bearer abcdefghijklmnop=="] = "Authorization: Bearer [bearer]" })
+  untouched("bearer", { "the bearer of this letter", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0." })
+  masked("jwt", { ["x eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0."] = "x [jwt]", ["eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln,"] = "[jwt]," })
+  untouched("jwt", { "eyJ", "eyJabc.def", "xeyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0." })
 end)
 
 t.case("private keys", function()
@@ -101,7 +102,7 @@ t.case("an unknown kind is an error, not a mask that is missing", function()
   t.ok(not pcall(redact.text, "x", { "emial" }))
   t.ok(not pcall(redact.value, "x", { "emial" }))
   t.ok(not pcall(redact.find, "x", { "emial" }))
-  t.equal(#redact.kinds(), 9)
+  t.equal(#redact.kinds(), 10)
 end)
 
 t.case("texts made to take long take no longer than others", function()

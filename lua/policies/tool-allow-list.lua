@@ -1,15 +1,24 @@
--- Which agent may call which tools: what is not on the list is refused.
+-- Which agent may call which tools: what is not on the list is refused. docs/policies.md
 local policy = require "ephor.policy"
+local match = require "ephor.match"
+local settings = require "ephor.settings"
 
--- The end of the caller's SPIFFE ID, and its tools.
-local allowed = {
-  ["/sa/planner"] = { search = true, calendar = true, ["plan.create"] = true },
-  ["/sa/writer"] = { search = true, ["document.read"] = true, ["document.write"] = true },
-}
+local own = settings.of("tool-allow-list", {
+  agents = settings.required "table", -- glob of SPIFFE IDs = list of globs of tools
+})
 
-local function tools_of(peer)
-  local account = peer:match("/sa/[^/]+$")
-  return account and allowed[account] or {}
+local lists = {}
+for agent, tools in pairs(own.agents) do
+  lists[#lists + 1] = { is = match.globs { agent }, allows = match.globs(tools) }
+end
+
+local function listed(peer, tool)
+  for i = 1, #lists do
+    if lists[i].is(peer) and lists[i].allows(tool) then
+      return true
+    end
+  end
+  return false
 end
 
 return policy {
@@ -19,8 +28,12 @@ return policy {
   match = { protocol = "mcp", method = "tools/call" },
   needs = { "tool" },
   call = function(c)
-    if not tools_of(c.peer.id)[c.tool or ""] then
-      return c:deny(("the tool '%s' is not on the list of %s"):format(c.tool or "?", c.peer.id))
+    local peer = c.peer.id
+    if peer == "" then
+      return c:deny("the caller has no verified identity, so no tools")
+    end
+    if not listed(peer, c.tool) then
+      return c:deny(("the tool '%s' is not on the list of %s"):format(c.tool or "?", peer))
     end
     c:tag("tool-allow-list", "listed")
   end,

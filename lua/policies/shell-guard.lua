@@ -1,0 +1,119 @@
+-- No command rides on an argument: what a shell would run instead of read is refused. docs/policies.md
+local policy = require "ephor.policy"
+local match = require "ephor.match"
+local settings = require "ephor.settings"
+
+local own = settings.of("shell-guard", {
+  exempt = {}, -- globs of tools that are meant to get such arguments
+  -- Members of the arguments that reach a command line: nothing in them but words.
+  names = { "command", "cmd", "args", "argv", "arguments", "options", "flags", "filename", "file", "path", "host", "hostname", "branch" },
+  -- Members that are prose or code: not looked at.
+  texts = { "content", "contents", "text", "body", "prompt", "message", "query", "description", "code", "old_text", "new_text" },
+  -- What makes a command of a text that follows ';', '&', '|' or a new line.
+  commands = {
+    "awk", "base64", "bash", "busybox", "cat", "chmod", "chown", "cmd", "cp", "crontab", "curl", "dash", "dd", "dig", "echo", "env", "eval",
+    "exec", "export", "find", "ftp", "gcc", "head", "id", "kill", "ksh", "ln", "ls", "mkfifo", "mkfs", "mv", "nc", "ncat", "netcat", "node",
+    "nohup", "nslookup", "perl", "php", "ping", "pip", "powershell", "printf", "ps", "pwd", "pwsh", "python", "python2", "python3", "reboot", "rm", "ruby",
+    "scp", "sed", "sh", "shutdown", "sleep", "socat", "source", "ssh", "su", "sudo", "tail", "tar", "tee", "telnet", "tftp", "touch", "uname", "wget",
+    "whoami", "xargs", "xxd", "zsh",
+  },
+})
+
+local exempt = match.globs(own.exempt)
+local commands = match.set(own.commands)
+
+-- What is a substitution or a shell in any text.
+local signs = { "$(", "${", "`", "<(", ">(", "$ifs", "$'", "\0", "powershell", "cmd.exe" }
+-- What may be one: looked at closer, by patterns of bounded length.
+local hints = { "/bin/", "cmd ", "rm ", ">", "&&", "||" }
+local patterns = { "/bin/%l*sh%f[%W]", "%f[%w]cmd +/c", "%f[%w]rm +%-%-?%l*[rf]", ">>? ?/", "&& ?%l", "|| ?%l" }
+
+-- Quotes and backslashes change nothing for a shell: ;c'u'rl is ;curl.
+local function judge_text(text)
+  local lower = text:lower()
+  if match.any(lower, signs) then
+    return "it holds what a shell would run"
+  end
+  if match.any(lower, hints) then
+    for i = 1, #patterns do
+      if lower:find(patterns[i]) then
+        return "it holds what a shell would run"
+      end
+    end
+  end
+  local at = match.first(lower, ";&|\r\n")
+  if at then
+    local bare = match.strip(lower:sub(at), "'\"\\")
+    at = 1
+    while at do
+      local word = bare:match("^[;&|\r\n%s({!]+([%w_./-]+)", at)
+      if word and (commands[word] or commands[word:match("[^/]+$") or ""]) then
+        return ("it would run '%s'"):format(word:sub(1, 40))
+      end
+      at = match.first(bare, ";&|\r\n", at + 1)
+    end
+  end
+end
+
+local function judge_word(text)
+  if text:find("[;&|`$<>(){}!*?\\'\"\r\n\0]") then
+    return "it has a character that means something to a shell"
+  end
+  return judge_text(text)
+end
+
+local is_text, is_word = {}, {}
+for _, name in ipairs(own.texts) do
+  is_text[name:gsub("[_%-]", "")] = true
+end
+for _, name in ipairs(own.names) do
+  is_word[name:gsub("[_%-]", "")] = true
+end
+
+local function walk(value, where, named, depth)
+  if type(value) == "string" then
+    local judge = named and judge_word or judge_text
+    local why = judge(value)
+    return why and ("the argument '%s' is refused: %s"):format(where, why)
+  elseif type(value) ~= "table" then
+    return nil
+  end
+  if depth > 64 then
+    error("nested deeper than 64")
+  end
+  for key, member in pairs(value) do
+    local place, name = where, named
+    if type(key) == "string" then
+      local plain = key:lower():gsub("[_%-]", "")
+      place = where == "" and key or where .. "." .. key
+      name = named or is_word[plain]
+      if judge_text(key) then
+        return "a name in the arguments holds what a shell would run"
+      end
+      if is_text[plain] and type(member) == "string" then
+        member = nil
+      end
+    end
+    local why = walk(member, place, name, depth + 1)
+    if why then
+      return why
+    end
+  end
+end
+
+return policy {
+  name = "shell-guard",
+  principle = "P3",
+  description = "Arguments are data: what a shell would run is refused.",
+  match = { protocol = "mcp", method = "tools/call" },
+  needs = { "tool", "arguments" },
+  call = function(c)
+    if exempt(c.tool) then
+      return
+    end
+    local why = walk(c.arguments, "", false, 0)
+    if why then
+      return c:deny(why)
+    end
+  end,
+}
