@@ -31,26 +31,12 @@ static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head 
 /* Percent-encoded as the protocol asks: what is not printable ASCII, and % itself. */
 struct ep_str ep_grpc_message(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena)
 {
-    static const char hex[] = "0123456789ABCDEF";
     struct ep_str text = ep_refusal_text(r, arena);
-    char *out;
-    size_t n = 0;
 
     if (decision.n)
         text = ep_arena_printf(arena, "%.*s [decision %.*s]", (int)EP_MIN(text.n, MESSAGE_MAX), text.p,
                                EP_STR_ARG(decision));
-    out = ep_arena_alloc(arena, 3 * text.n + 1);
-    for (size_t i = 0; i < text.n; i++) {
-        unsigned char c = (unsigned char)text.p[i];
-        if (c >= 0x20 && c <= 0x7e && c != '%') {
-            out[n++] = (char)c;
-        } else {
-            out[n++] = '%';
-            out[n++] = hex[c >> 4];
-            out[n++] = hex[c & 15];
-        }
-    }
-    return ep_str_n(out, n);
+    return ep_grpc_encode(arena, text);
 }
 
 static void refuse(struct ep_stream *s, const struct ep_refusal *r)

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define GRPC_MESSAGE_MAX 1024u
+
 /* --- objects --- */
 
 static const struct ep_envoy_object *object_at_1(lua_State *L, enum ep_envoy_class class)
@@ -270,7 +272,8 @@ static int respond(lua_State *L)
         r.content_type = EP_STR("text/plain");
     struct ep_str type = ep_headers_get_id(&h->s->request.headers, EP_HDR_CONTENT_TYPE);
     if (ep_str_casestarts(type, EP_STR("application/grpc")))
-        ep_stream_reply_grpc(h->s, grpc_status_of(r.status), text);
+        ep_stream_reply_grpc(h->s, grpc_status_of(r.status),
+                             ep_grpc_encode(&h->s->arena, ep_str_n(text.p, EP_MIN(text.n, (size_t)GRPC_MESSAGE_MAX))));
     else
         ep_stream_reply(h->s, r.status, r.content_type, text, r.v, r.n);
     if (h->s->reply_pending)

@@ -11,6 +11,7 @@ struct script_config {
     int on_error;
     struct ep_vec sources; /* of ep_pair: name -> script */
     struct ep_str context; /* JSON */
+    struct ep_policies_budget *budget; /* NULL: that of the policies */
 };
 
 static const char *const on_error_names[] = {"deny", "allow", NULL};
@@ -43,6 +44,11 @@ static const struct ep_field fields[] = {
      .type = EP_TYPE_JSON,
      .offset = offsetof(struct script_config, context),
      .help = "What scripts read by filterContext()."},
+    {.key = "budget",
+     .type = EP_TYPE_OPTIONAL,
+     .offset = offsetof(struct script_config, budget),
+     .sub = &ep_policies_budget_schema,
+     .help = "What one run of this script may use, up to where it waits; without it, that of the policies."},
 };
 
 static void check(void *object, struct ep_checker *c)
@@ -191,6 +197,7 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
 {
     const struct script_config *config = i->config;
     const struct ep_policies_config *policies = i->view ? i->view->policies_config : NULL;
+    const struct ep_policies_budget *budget;
     struct ep_lua *l;
     struct ep_script *s;
 
@@ -213,9 +220,9 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
             .response_ref = LUA_NOREF,
         };
     s->budget = ep_lua_budget_call;
-    if (policies && policies->budget.instructions > 0)
-        s->budget = (struct ep_lua_budget){(uint64_t)policies->budget.instructions, policies->budget.memory,
-                                           policies->budget.time_ns};
+    budget = config->budget ? config->budget : policies ? &policies->budget : NULL;
+    if (budget && budget->instructions > 0)
+        s->budget = (struct ep_lua_budget){(uint64_t)budget->instructions, budget->memory, budget->time_ns};
     lua_pushcfunction(l->thread, load_script);
     lua_pushlightuserdata(l->thread, s);
     lua_pushlightuserdata(l->thread, (void *)(uintptr_t)config);

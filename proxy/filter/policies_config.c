@@ -29,7 +29,7 @@ static const struct ep_field budget_fields[] = {
      .help = "Wall time of one call."},
 };
 
-static const struct ep_schema budget_schema =
+const struct ep_schema ep_policies_budget_schema =
     EP_SCHEMA("policies.budget", "What one call of a policy may use. Over it, the request is denied.",
               struct ep_policies_budget, budget_fields, .check = NULL);
 
@@ -87,7 +87,7 @@ static const struct ep_field fields[] = {
     {.key = "budget",
      .type = EP_TYPE_STRUCT,
      .offset = AT(budget),
-     .sub = &budget_schema,
+     .sub = &ep_policies_budget_schema,
      .help = "What one call of a policy may use."},
     {.key = "memory",
      .type = EP_TYPE_STRUCT,

@@ -31,6 +31,6 @@ struct ep_policies_config {
     struct ep_policies_record *record; /* NULL: none */
 };
 
-extern const struct ep_schema ep_policies_schema;
+extern const struct ep_schema ep_policies_schema, ep_policies_budget_schema;
 
 #endif

@@ -317,3 +317,22 @@ bool ep_header_value_valid(struct ep_str value)
     memcpy(&x, p + n - sizeof x, sizeof x); /* the last 8 again */
     return !suspicious(x) || bytes_valid(p, n);
 }
+
+struct ep_str ep_grpc_encode(struct ep_arena *arena, struct ep_str text)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    char *out = ep_arena_alloc(arena, 3 * text.n + 1);
+    size_t n = 0;
+
+    for (size_t i = 0; i < text.n; i++) {
+        unsigned char c = (unsigned char)text.p[i];
+        if (c >= 0x20 && c <= 0x7e && c != '%') {
+            out[n++] = (char)c;
+        } else {
+            out[n++] = '%';
+            out[n++] = hex[c >> 4];
+            out[n++] = hex[c & 15];
+        }
+    }
+    return ep_str_n(out, n);
+}

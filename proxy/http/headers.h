@@ -88,6 +88,9 @@ extern const char ep_token_lower[256];
 bool ep_header_name_valid(struct ep_str name);
 bool ep_header_value_valid(struct ep_str value);
 
+/* Percent-encoded as gRPC wants its grpc-message: what is not printable ASCII, and % itself. */
+struct ep_str ep_grpc_encode(struct ep_arena *arena, struct ep_str text);
+
 const char *ep_status_reason(unsigned status); /* "Not Found"; "" when unknown */
 
 #endif

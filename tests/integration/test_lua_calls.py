@@ -47,7 +47,7 @@ def calling(ephor, h1_server, h2_server):
         server = server or h1_server()
         token = token or Token(h1_server)
         endpoints = [f"127.0.0.1:{token if isinstance(token, int) else token.server.port}"]
-        configuration = config(server.port, {"filters": [{"lua": {"name": "play", "inline": CALL + code, **more}}]},
+        configuration = config(server.port, {"filters": [{"lua": {"name": "play", "inline": CALL + code, "budget": {"time": "1s"}, **more}}]},
                                cluster=cluster or {"protocol": "http/1.1"})
         configuration["clusters"].append({"name": "token", "endpoints": endpoints, "protocol": "http/1.1", **(token_cluster or {})})
         proxy = ephor(configuration)

@@ -14,6 +14,7 @@ struct config {
     int on_error;
     struct ep_vec sources;
     struct ep_str context;
+    struct ep_policies_budget *budget;
 };
 
 static inline int setup(void **state)
