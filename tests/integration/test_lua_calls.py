@@ -1,5 +1,8 @@
 """The filter `lua`: scripts that wait — for an answer of httpCall(), for the next chunk, for trailers — and everything that can
 happen to them meanwhile."""
+import collections
+import contextlib
+import random
 import threading
 
 import pytest
@@ -487,3 +490,126 @@ def test_routes_choose_the_source_and_carry_metadata(calling, h1_server, ephor):
     routes[0]["scripts"]["play"] = "sturct"
     proxy.reload({**configuration, "listeners": [{**configuration["listeners"][0], "routes": routes}]}, expect="rejected")
     assert "which has none of that name" in proxy.log
+
+
+# --- while something else happens ---------------------------------------------------------------------------------------
+def test_the_time_is_over_while_the_response_waits(calling, ephor):
+    proxy = calling("function envoy_on_response(handle) call(handle, '/held', 30000) handle:headers():add('x-never', '1') end")
+    routes = [{"cluster": "app", "timeout": "300ms"}]
+    listener = {k: v for k, v in proxy.configuration["listeners"][0].items() if k != "cluster"}
+    proxy.reload({**proxy.configuration, "listeners": [{**listener, "routes": routes}]})
+    r = wire1.get(proxy.port)
+    assert r.status == 504 and r.get("x-never") is None
+    until(lambda: proxy.token_service.gone, "the call to be given up")
+    until(proxy.idle, "nothing left")
+
+
+def test_the_upstream_dies_while_the_response_waits(calling, h1_server):
+    def dies(wire, request):
+        wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        until(lambda: proxy.token_service.server.requests, "the call")
+        wire.reset()
+    proxy = calling("""
+        function envoy_on_response(handle)
+          local _, body = call(handle, handle:headers():get(":status") == "200" and "/held" or "/again")
+          handle:headers():add("x-token", body)
+        end""", server=h1_server(dies))
+    r = wire1.get(proxy.port)
+    assert r.status == 502
+    until(lambda: proxy.token_service.gone, "the call to be given up")
+    until(proxy.idle, "nothing left")
+
+
+def test_two_scripts_in_a_chain(calling):
+    proxy = calling("""
+        function envoy_on_request(handle) handle:headers():add("x-first", (select(2, call(handle, "/first")))) end
+        function envoy_on_response(handle) handle:headers():add("x-order", "first") end""")
+    second = {"lua": {"name": "second", "inline": CALL + """
+        function envoy_on_request(handle)
+          local _, body = call(handle, "/second")
+          if handle:headers():get("x-stop") then handle:respond({[":status"] = "403"}, body) end
+          handle:headers():add("x-second", body .. " after " .. handle:headers():get("x-first"))
+        end
+        function envoy_on_response(handle) call(handle, "/back") handle:headers():add("x-order", "second") end"""}}
+    listener = proxy.configuration["listeners"][0]
+    proxy.reload({**proxy.configuration, "listeners": [{**listener, "filters": [*listener["filters"], second]}]})
+    r = wire1.get(proxy.port)
+    assert r.get("x-got-x-second") == "token for /second after token for /first" and r.all("x-order") == ["second", "first"]
+    r = wire1.get(proxy.port, headers="X-Stop: 1\r\n")
+    assert (r.status, r.body, r.all("x-order")) == (403, b"token for /second", ["second", "first"])
+
+
+def test_a_reply_of_ours_that_waits_for_a_call_and_its_body(calling):
+    proxy = calling("""
+        function envoy_on_request(handle) handle:respond({[":status"] = "401"}, "who?") end
+        function envoy_on_response(handle)
+          local _, token = call(handle, "/1")
+          local body = handle:body()
+          call(handle, "/2")
+          body:setBytes(token .. " " .. body:getBytes(0, body:length()))
+        end""")
+    r = wire1.get(proxy.port)
+    assert (r.status, r.body) == (401, b"token for /1 who?")
+
+
+RANDOM = """
+    local function waits(handle, what)
+      for step in what:gmatch("%a") do
+        if step == "c" then call(handle, "/" .. what)
+        elseif step == "h" then call(handle, "/slow")
+        elseif step == "b" then local b = handle:body() if b then b:setBytes(b:getBytes(0, b:length()) .. "!") end
+        elseif step == "k" then for chunk in handle:bodyChunks() do chunk:length() end
+        elseif step == "m" then for chunk in handle:bodyChunks() do call(handle, "/m") end
+        elseif step == "t" then handle:trailers()
+        elseif step == "r" then handle:respond({[":status"] = "403"}, "no")
+        elseif step == "e" then error("on purpose")
+        elseif step == "l" then while true do end
+        elseif step == "a" then handle:httpCall("token", {[":method"] = "GET", [":path"] = "/a", [":authority"] = "a"}, nil, 100, true)
+        end
+      end
+    end
+    function envoy_on_request(handle) waits(handle, handle:headers():get("x-request")) end
+    function envoy_on_response(handle) waits(handle, handle:downstreamRequestHeaders():get("x-response")) end
+"""
+
+
+@pytest.mark.limit(180)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_scripts_random_clients(calling, h1_server, seed):
+    """Whatever a script waits for, and whenever a client leaves: streams end, calls end, and nothing is left."""
+    rng = random.Random(seed)
+
+    def token(wire, request):
+        if request.path == "/slow":
+            threading.Event().wait(rng.random() / 50)
+        elif rng.random() < 0.1:
+            return "close"
+        wire.send(wire1.answer("token"))
+        return None
+    proxy = calling(RANDOM, token=Token(h1_server, token), token_cluster={"limits": {"connections": 64}}, budget={"time": "20ms"})
+    statuses = collections.Counter()
+    for _ in range(12):
+        with wire2.Client(proxy.port) as client:
+            streams = []
+            for _ in range(25):
+                pieces = rng.randrange(4)
+                stream = client.start("/", "POST" if pieces else "GET", [
+                    ("x-request", "".join(rng.choice("cchbkmtrela" if rng.random() < 0.3 else "chbkmta") for _ in range(rng.randrange(4)))),
+                    ("x-response", "".join(rng.choice("chbkmtea") for _ in range(rng.randrange(3))))], end=not pieces)
+                streams.append(stream)
+                with contextlib.suppress(Exception):  # a stream that was refused already takes no more
+                    for i in range(pieces):
+                        client.send_data(stream.id, b"x" * rng.choice([1, 100, 9000]), end=i == pieces - 1)
+                    client.flush()
+                    if rng.random() < 0.2:
+                        client.h2.reset_stream(stream.id)
+                        client.flush()
+            if rng.random() < 0.6:
+                with contextlib.suppress(ConnectionError):
+                    for stream in streams:
+                        if not stream.done and stream.id in client.h2.streams and not client.h2.streams[stream.id].closed:
+                            client.finish(stream)
+                        statuses[stream.status] += 1
+    until(proxy.idle, "nothing left")
+    assert statuses[200] > 10 and statuses[403] > 3, statuses
+    until(lambda: proxy.metric("ephor_lua_memory_bytes") < 4 << 20, "the scripts' memory")
