@@ -1,11 +1,12 @@
 /* Globs, addresses and fast looks at long texts for the modules in lua/ephor: "ephor.native".text.
  *
- * A pattern of Lua takes some steps a byte. Rules that look for signs of something in long texts ask here first whether there
- * is any, at the speed of memory, and only then look closer. */
+ * A pattern of Lua takes some steps a byte. Rules that look for signs of something in long texts ask here first whether
+ * there is any, at the speed of memory, and only then look closer. */
 #include <arpa/inet.h>
 
 #include "lua/host.h"
 #include "lua/library.h"
+#include "lua/sensitive.h"
 
 /* glob(pattern, text): '*' any run, '?' one byte. At worst the product of both lengths, and charged so. */
 static int glob(lua_State *L)
@@ -104,11 +105,43 @@ static int any(lua_State *L)
     return 1; /* nil */
 }
 
+/* sensitive(kind, text, from): where the first of that kind begins and ends, or nil. */
+static int sensitive(lua_State *L)
+{
+    struct ep_str kind = ep_lua_check_str(L, 1), s = ep_lua_check_str(L, 2);
+    lua_Integer at = luaL_checkinteger(L, 3);
+    size_t from = at < 1 ? 0 : EP_MIN((size_t)at - 1, s.n), begin, end;
+
+    for (int k = 0; k < EP_SENSITIVE_KINDS; k++) {
+        if (!ep_str_eq(kind, ep_str(ep_sensitive_name((enum ep_sensitive)k))))
+            continue;
+        bool found = ep_sensitive_find((enum ep_sensitive)k, s, from, &begin, &end);
+        ep_lua_charge(L, ((found ? end : s.n) - from) / 8 + 10);
+        if (!found)
+            return 0;
+        lua_pushinteger(L, (lua_Integer)begin + 1);
+        lua_pushinteger(L, (lua_Integer)end);
+        return 2;
+    }
+    return luaL_error(L, "there is no kind '%s'", kind.p);
+}
+
+static void push_sensitive_kinds(lua_State *L)
+{
+    lua_createtable(L, EP_SENSITIVE_KINDS, 0);
+    for (int k = 0; k < EP_SENSITIVE_KINDS; k++) {
+        lua_pushstring(L, ep_sensitive_name((enum ep_sensitive)k));
+        lua_rawseti(L, -2, k + 1);
+    }
+}
+
 int ep_lua_text_native(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"glob", glob}, {"address", address}, {"first", first}, {"strip", strip},
-                                         {"any", any},   {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"glob", glob}, {"address", address},     {"first", first}, {"strip", strip},
+                                         {"any", any},   {"sensitive", sensitive}, {NULL, NULL}};
 
     luaL_newlib(L, functions);
+    push_sensitive_kinds(L);
+    lua_setfield(L, -2, "sensitive_kinds");
     return 1;
 }

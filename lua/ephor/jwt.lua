@@ -7,6 +7,8 @@
 --     })
 --     if not claims then return c:deny(why) end
 --
+-- jwt.remote fetches the keys from the issuer instead.
+--
 -- Algorithms: RS256, RS384, RS512, PS256 (RSA of 2048 to 8192 bits), ES256 (P-256), ES384 (P-384), EdDSA (Ed25519). There is no
 -- `none` and no HS256: a public key never makes a signature. The key's type decides which algorithms it verifies, so a token
 -- can't choose another use for it; a key's `alg`, `use` and `key_ops` are kept to. Headers that point to keys (jku, x5u, jwk, x5c)
@@ -284,6 +286,73 @@ function jwt.verify(token, options)
     end
   end
   return claims, header
+end
+
+--- Keys that an issuer publishes: fetched by c:http through a cluster of the configuration when they are first needed, then kept, by
+-- each worker for itself.
+-- @param source
+--   cluster  name of the cluster, over TLS: who answers here decides whose signatures are good; required
+--   path     such as "/.well-known/jwks.json"; required
+--   host     the :authority of the request (the cluster's name)
+--   every    seconds after which the keys are fetched anew (300)
+--   stale    seconds for which old keys are still good while none can be fetched (3600)
+--   timeout  seconds (2)
+-- @return function(c[, kid]): the keys for jwt.verify, or nil and why. With a kid that isn't among the keys, they are fetched anew, at
+--         most once in 30 s. A failure is remembered for 10 s. Raises, when it is made, for what is missing or unknown.
+-- Example: local keys, why = issuer_keys(c, jwt.kid(token))
+function jwt.remote(source)
+  local known_options = { cluster = "string", path = "string", host = "string", every = "number", stale = "number", timeout = "number" }
+  for name, value in pairs(source) do
+    if type(value) ~= known_options[name] then
+      error(("jwt.remote: '%s' is unknown, or no %s"):format(tostring(name), known_options[name] or "option"), 2)
+    end
+  end
+  if not source.cluster or not source.path then
+    error("jwt.remote: cluster and path are required", 2)
+  end
+  local every, stale, timeout = source.every or 300, source.stale or 3600, source.timeout or 2
+  local keys, fetched, tried = nil, -math.huge, -math.huge
+
+  local function fetch(c)
+    tried = c.now
+    local reply, why = c:http { cluster = source.cluster, path = source.path, host = source.host, timeout = timeout }
+    if not reply then
+      return "the issuer's keys can't be fetched: " .. why
+    end
+    if reply.status ~= 200 then
+      return ("the issuer's keys can't be fetched: status %d"):format(reply.status)
+    end
+    local good, fresh = pcall(jwt.keys, reply.body)
+    if not good then
+      return "the issuer's keys are no good set"
+    end
+    keys, fetched = fresh, c.now
+  end
+
+  return function(c, kid)
+    local now, why = c.now, nil
+    local unknown = keys and kid ~= nil and not keys.by_kid[kid]
+    if now - fetched >= every or (unknown and now - fetched >= 30) then
+      if now - tried >= 10 or now < tried then
+        why = fetch(c)
+      else
+        why = "the issuer's keys could not be fetched a moment ago"
+      end
+    end
+    if keys and now - fetched < every + stale then
+      return keys
+    end
+    return nil, why or "the issuer's keys are too old"
+  end
+end
+
+--- The `kid` that a token names, before anything of it is verified: good for choosing and fetching keys, and for nothing else.
+-- @param token the compact form
+-- @return string, or nil
+function jwt.kid(token)
+  local head = type(token) == "string" and #token <= TOKEN_BYTES_MAX and token:match("^([%w_%-]+)%.")
+  local header = head and part(head)
+  return header and type(header.kid) == "string" and header.kid or nil
 end
 
 --- The token of an Authorization header.

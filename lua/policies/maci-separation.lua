@@ -15,7 +15,9 @@ local own = settings.of("maci-separation", {
 })
 
 local role_of = maci.role_of(own.roles)
+local makes = match.set { "propose", "synthesize", "extract_rules" }
 local judges = match.set { "validate", "audit" }
+local MEMORY = "7d"
 
 local exact, patterns = {}, {}
 for name, action in pairs(own.actions) do
@@ -85,11 +87,26 @@ local function output_in(content)
 end
 
 -- Why it may not be, or nil.
+local function judge_maker(c, output)
+  local maker = output and c:recall("made:" .. output)
+  if maker and maker ~= c.peer.id then
+    return "what has that name was made by another"
+  end
+  if output then
+    c:remember("made:" .. output, c.peer.id, MEMORY)
+  end
+end
+
 local function judge_validation(c, role, action, content, output)
   local author = agent_in(content, own.author)
   if author == false then
     return "it is not clear who made what is to be validated"
   end
+  local maker = output and c:recall("made:" .. output)
+  if maker and author and maker ~= author then
+    return "what is to be validated was made by another than the call says"
+  end
+  author = author or maker
   if not author and action == "audit" and not output then
     return nil -- of the whole, not of an output
   end
@@ -135,6 +152,8 @@ return policy {
     end
     if judges[action] then
       why = judge_validation(c, role, action, content, output)
+    else
+      why = makes[action] and judge_maker(c, output) or nil
     end
     if why then
       return c:deny(why, { code = "maci.validation" })

@@ -1,5 +1,7 @@
 """The ready policies of lua/policies, each as an operator installs it: the file and its settings beside it, a caller with a
 verified identity, and a server that must only ever see what was allowed."""
+import base64
+import hashlib
 import json
 import os
 import pathlib
@@ -142,9 +144,10 @@ def test_maci_separation(guarded):
     g = guarded("maci-separation")
     g.allows(g.caller("planner").tool("proposal.create"))
     g.allows(g.caller("builder").tool("code.write", {"output_id": "o-1"}))
-    g.allows(g.caller("judge").tool("output.validate", {"author": "builder"}))
-    g.denies(g.caller("planner").tool("output.validate", {"author": "builder"}), "may not validate")
+    g.allows(g.caller("judge").tool("output.validate", {"output_id": "o-1"}))
+    g.denies(g.caller("planner").tool("output.validate", {"output_id": "o-1"}), "may not validate")
     g.denies(g.caller("judge").tool("output.validate", {"author": PEERS["judge"]}), "themselves")
+    g.denies(g.caller("judge").tool("output.validate", {"output_id": "o-1", "author": "planner"}), "made by another")
     g.denies(g.caller("stranger").tool("query.state"), "has no role")
 
 
@@ -202,6 +205,65 @@ def test_outbound_domains_by_host(guarded):
     g.allows(g.caller(authority="api.openai.com").post("/v1/chat/completions", {"model": "m", "messages": []}))
     r = g.denies(g.caller(authority="evil.example").post("/v1/chat/completions", {"model": "m", "messages": []}), "is not on the list")
     assert r.status == 403 and "error" in json.loads(r.body)
+
+
+# --- approvals: signed by the openssl command, as any service could --------------------------------------------------------
+def b64(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Approver:
+    def __init__(self, directory):
+        self.directory = directory
+        self.key = directory / "approver.key"
+        subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", self.key], check=True, capture_output=True)
+        public = subprocess.run(["openssl", "pkey", "-in", self.key, "-pubout", "-outform", "DER"], check=True, capture_output=True).stdout
+        self.jwks = json.dumps({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "a", "x": b64(public[-32:])}]})
+
+    def sign(self, claims, alg="EdDSA"):
+        head = {"alg": alg, "kid": "a", "typ": "approval+jwt"}
+        text = ".".join(b64(json.dumps(part).encode()) for part in (head, claims))
+        (self.directory / "to-sign").write_text(text)
+        done = subprocess.run(["openssl", "pkeyutl", "-sign", "-rawin", "-inkey", self.key, "-in", self.directory / "to-sign"], check=True,
+                              capture_output=True)
+        return f"{text}.{b64(done.stdout)}"
+
+    def approve(self, tool, arguments, agent="planner", **more):
+        canonical = json.dumps({"method": "tools/call", "tool": tool, "arguments": arguments}, sort_keys=True, separators=(",", ":"))
+        now = int(time.time())
+        return self.sign({"iss": "https://approvals.example", "aud": "ephor", "sub": "bob@example.com", "jti": f"{time.monotonic_ns()}", "iat": now,
+                          "exp": now + 300, "method": "tools/call", "tool": tool, "agent": PEERS[agent],
+                          "digest": "sha256:" + hashlib.sha256(canonical.encode()).hexdigest(), **more})
+
+
+def test_human_approval(guarded, tmp_path):
+    approver = Approver(tmp_path)
+    g = guarded("human-approval", f"return {{ keys = [[{approver.jwks}]], issuer = 'https://approvals.example', where = 'https://approvals.example/new', "
+                                  "scores = { ['*'] = 0.2, ['payment.*'] = 0.9 } }")
+    pay = {"amount": 100, "to": "ann"}
+    g.allows(g.caller().tool("search", pay))
+    g.denies(g.caller().tool("search", pay, [("x-impact-score", "0.95")]), "approval")
+    r = g.denies(g.caller().tool("payment.send", pay), "https://approvals.example/new")
+    assert json.loads(r.body)["result"]["isError"] is True, "the agent can read where to ask"
+    approval = approver.approve("payment.send", pay)
+    r = g.allows(g.caller().tool("payment.send", pay, [("x-approval", approval)]))
+    assert r.get("x-got-x-approval") is None, "the server does not get the approval"
+    g.denies(g.caller().tool("payment.send", pay, [("x-approval", approval)]), "used already")
+    fresh = approver.approve("payment.send", pay)
+    g.denies(g.caller().tool("payment.send", {**pay, "amount": 101}, [("x-approval", fresh)]), "another call")
+    g.denies(g.caller("builder").tool("payment.send", pay, [("x-approval", fresh)]), "another tool, method or agent")
+    g.allows(g.caller().tool("payment.send", pay, _meta={"ephor.dev/approval": fresh}))
+    g.denies(g.caller().tool("payment.send", pay, [("x-approval", approver.approve("payment.send", pay, exp=int(time.time()) - 1))]), "expired")
+    g.denies(g.caller().tool("payment.send", pay, [("x-approval", approver.sign({}, alg="none"))]), "not accepted")
+
+
+def test_pii_redaction(guarded):
+    g = guarded("pii-redaction")
+    r = g.allows(g.caller().tool("note", {"text": "ann@example.com, 123-45-6789", "card": "4111 1111 1111 1111", "n": 5}))
+    seen = json.loads(g.server.requests[-1].body)["params"]["arguments"]
+    assert seen["n"] == 5 and "ann@" not in json.dumps(seen) and "6789" not in json.dumps(seen) and "4111" not in json.dumps(seen)
+    assert "ann@" not in r.body.decode()
+    g.denies(g.caller().tool("note", {"text": "sk-proj-abcdefghijklmnopqrstuvwxyz"}), "secret")
 
 
 def run_tests(directory):

@@ -1,0 +1,36 @@
+local t = require "ephor.test"
+
+t.policy "pii-redaction"
+
+local function call(arguments, tool)
+  return t.call { protocol = "mcp", method = "tools/call", tool = tool or "note", arguments = arguments }
+end
+
+t.case("ordinary calls pass", function()
+  t.allowed(call { text = "The bearer of this letter, sk-8, AKIA", n = 5 })
+  t.allowed(t.call { protocol = "mcp", method = "tools/call", tool = "now" })
+end)
+
+t.case("secrets are refused, wherever they are", function()
+  for kind, text in pairs {
+    api_key = "use sk-proj-abcdefghijklmnopqrstuvwxyz now", bearer = "Authorization: Bearer abcdefghijklmnopqrstuv",
+    private_key = "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----",
+  } do
+    for _, arguments in ipairs { { text = text }, { deep = { { any = { text } } } }, { [text] = 1 } } do
+      local d = call(arguments)
+      t.denied(d, kind)
+      t.equal(d.code, "pii.secret")
+      t.ok(not d.reason:find(text, 1, true), "the reason must not tell the secret")
+    end
+  end
+  t.denied(call '{"text":"AKI\\u0041IOSFODNN7EXAMPLE"}', "api_key")
+end)
+
+t.case("what can't be seen is refused", function()
+  t.denied(call "{oops")
+  t.denied(t.call { protocol = "mcp", method = "tools/call", tool = "x", visible = "headers", blind = "streamed" }, "can't see")
+end)
+
+t.case("other methods are none of its business", function()
+  t.allowed(t.call { protocol = "mcp", method = "tools/list" })
+end)
