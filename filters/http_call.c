@@ -1,7 +1,7 @@
 /* One call: acquire a leg, send, gather the answer, tell. http_call.h has the design.
  *
- * Events of the leg only note what happened and queue the task; the task lets go of the leg, and then tries once more or
- * tells and frees. So no event ever frees what its codec still holds, and `done` may do as it likes. */
+ * Events of the leg only note what happened and queue the task; the task lets go of the leg, and then tries once more
+ * or tells and frees. So no event ever frees what its codec still holds, and `done` may do as it likes. */
 #include "http_call.h"
 
 #include <stdlib.h>
@@ -304,9 +304,8 @@ static void acquire(struct ep_http_call *c)
 
 static bool framing(struct ep_str name)
 {
-    static const char *const own[] = {"connection", "content-length", "expect",           "host",
-                                      "keep-alive", "te",             "proxy-connection", "trailer",
-                                      "upgrade",    "transfer-encoding"};
+    static const char *const own[] = {"connection", "content-length",   "expect",  "host",    "keep-alive",
+                                      "te",         "proxy-connection", "trailer", "upgrade", "transfer-encoding"};
 
     for (size_t i = 0; i < EP_COUNT(own); i++)
         if (ep_str_caseeq(name, ep_str(own[i])))

@@ -278,7 +278,7 @@ static int respond(lua_State *L)
         ep_stream_reply(h->s, r.status, r.content_type, text, r.v, r.n);
     if (h->s->reply_pending)
         h->s->reply_from = (int8_t)h->index; /* as in Envoy, the filter's own envoy_on_response sees it */
-    h->wait = EP_ENVOY_RESPONDED; /* the script doesn't go on */
+    h->wait = EP_ENVOY_RESPONDED;            /* the script doesn't go on */
     return lua_yield(L, 0);
 }
 

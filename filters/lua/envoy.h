@@ -86,23 +86,23 @@ struct ep_envoy_script {
 
 struct ep_envoy_handle {
     struct ep_envoy_object object;
-    int ref;                     /* keeps the userdata */
-    struct ep_stream *s;         /* NULL: no stream */
+    int ref;             /* keeps the userdata */
+    struct ep_stream *s; /* NULL: no stream */
     const struct ep_envoy_script *script;
     struct ep_lua_thread thread; /* L is NULL: the script is not running */
     enum ep_envoy_wait wait;
-    unsigned index;              /* of the filter in the chain */
+    unsigned index; /* of the filter in the chain */
     bool request;
-    bool whole;      /* the end of the message was seen */
-    bool over;       /* the script is done: the head and the body have gone on */
-    bool continued;  /* the head has gone on */
-    bool has_body;   /* body() was called */
-    bool has_chunks; /* bodyChunks() was called */
-    bool in_head;    /* what waits is the headers step */
-    bool pass_end;   /* the body step that waits had the end */
-    bool local;      /* of a response: it was ephor's own when the script began */
-    uint32_t n_chunks;        /* a chunk knows by it whether it is the current one; never reset */
-    struct ep_body *chunk;    /* the current chunk; NULL: none */
+    bool whole;            /* the end of the message was seen */
+    bool over;             /* the script is done: the head and the body have gone on */
+    bool continued;        /* the head has gone on */
+    bool has_body;         /* body() was called */
+    bool has_chunks;       /* bodyChunks() was called */
+    bool in_head;          /* what waits is the headers step */
+    bool pass_end;         /* the body step that waits had the end */
+    bool local;            /* of a response: it was ephor's own when the script began */
+    uint32_t n_chunks;     /* a chunk knows by it whether it is the current one; never reset */
+    struct ep_body *chunk; /* the current chunk; NULL: none */
     unsigned n_calls;
     struct ep_http_call *call;               /* that the script waits for */
     const struct ep_http_call_reply *answer; /* while it is told */

@@ -1,7 +1,7 @@
 /* body(), bodyChunks() and trailers() of Envoy's API.
  *
- * The bytes stay where they are, in the slices of the message: a script gets copies of what it asks for, and a stream of
- * any length costs no more memory than what is on its way. */
+ * The bytes stay where they are, in the slices of the message: a script gets copies of what it asks for, and a stream
+ * of any length costs no more memory than what is on its way. */
 #include "lua/envoy.h"
 
 #define BODY_MAX (16u << 20)
@@ -182,7 +182,8 @@ static int body_set_bytes(lua_State *L)
     ep_lua_charge(L, given.n / 64); /* copied to where the allocator doesn't count */
     if (a.chunk) {
         if (given.n != a.bytes->bytes && ep_headers_find_id(&ep_envoy_message(a.h)->headers, EP_HDR_CONTENT_LENGTH))
-            return luaL_error(L, "a chunk can't change its length: content-length has gone on; remove it before bodyChunks()");
+            return luaL_error(
+                L, "a chunk can't change its length: content-length has gone on; remove it before bodyChunks()");
         ep_body_fini(a.bytes);
         ep_body_push_copy(a.bytes, given.p, given.n, &s->worker->slabs);
     } else if (a.h->request) {

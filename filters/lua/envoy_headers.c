@@ -1,4 +1,5 @@
-/* headers(), trailers() and downstreamRequestHeaders() of Envoy's API: get, getAtIndex, getNumValues, add, replace, remove, pairs.
+/* headers(), trailers() and downstreamRequestHeaders() of Envoy's API: get, getAtIndex, getNumValues, add, replace,
+ * remove, pairs.
  *
  * pairs goes over a picture of the table, so that a script may change it meanwhile (Envoy raises an error there).
  * What says where a message ends is ephor's own: a script's content-length, transfer-encoding and connection headers

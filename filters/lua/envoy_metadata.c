@@ -1,4 +1,5 @@
-/* metadata(), route(), virtualHost() and filterContext() of Envoy's API: what the configuration says for scripts, read-only.
+/* metadata(), route(), virtualHost() and filterContext() of Envoy's API: what the configuration says for scripts,
+ * read-only.
  *
  * It is JSON text there (EP_TYPE_JSON) and decoded when it is asked for: scripts of one worker may not share a table
  * that one of them could change. */

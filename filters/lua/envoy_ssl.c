@@ -47,7 +47,8 @@ static X509 *certificate(const struct access *a, bool peer, size_t i)
     return x;
 }
 
-/* Nothing may raise while BoringSSL's memory is held: so a text is copied to the stream's arena first. Frees the BIO. */
+/* Nothing may raise while BoringSSL's memory is held: so a text is copied to the stream's arena first. Frees the BIO.
+ */
 static int push_bio(lua_State *L, BIO *bio)
 {
     struct ep_envoy_object *o = lua_touserdata(L, 1);
@@ -260,8 +261,8 @@ static int push_url_encoded(lua_State *L)
     ep_lua_charge(L, pem.n / 8);
     for (size_t i = 0; i < pem.n; i++) {
         unsigned char c = (unsigned char)pem.p[i];
-        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' ||
-            c == '~') {
+        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+            c == '.' || c == '~') {
             *to++ = (char)c;
             continue;
         }

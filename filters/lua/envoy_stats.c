@@ -1,7 +1,7 @@
 /* stats() of Envoy's API: counters, gauges and histograms that a script makes, by name.
  *
- * They are series of ephor's own metrics, labelled by script and name, so that their number is bounded as all others' is.
- * Each worker counts for itself, and a scrape adds them up; value() is this worker's. */
+ * They are series of ephor's own metrics, labelled by script and name, so that their number is bounded as all others'
+ * is. Each worker counts for itself, and a scrape adds them up; value() is this worker's. */
 #include "lua/envoy.h"
 #include "observe/observe.h"
 
@@ -110,9 +110,9 @@ static uint64_t check_amount(lua_State *L)
 COUNTS(counter_inc, EP_ENVOY_COUNTER, 1, ep_cell_add(c->cell, n))
 COUNTS(counter_add, EP_ENVOY_COUNTER, check_amount(L), ep_cell_add(c->cell, n))
 COUNTS(gauge_inc, EP_ENVOY_GAUGE, 1, ep_cell_add(c->cell, n))
-COUNTS(gauge_dec, EP_ENVOY_GAUGE, 1, ep_cell_add(c->cell, UINT64_MAX * n))
+COUNTS(gauge_dec, EP_ENVOY_GAUGE, 1, ep_cell_add(c->cell, UINT64_MAX *n))
 COUNTS(gauge_add, EP_ENVOY_GAUGE, check_amount(L), ep_cell_add(c->cell, n))
-COUNTS(gauge_sub, EP_ENVOY_GAUGE, check_amount(L), ep_cell_add(c->cell, UINT64_MAX * n))
+COUNTS(gauge_sub, EP_ENVOY_GAUGE, check_amount(L), ep_cell_add(c->cell, UINT64_MAX *n))
 COUNTS(gauge_set, EP_ENVOY_GAUGE, check_amount(L), ep_cell_set(c->cell, n))
 
 static int counter_value(lua_State *L)
@@ -151,7 +151,7 @@ void ep_envoy_stats_open(lua_State *L)
         {"counter", stats_counter}, {"gauge", stats_gauge}, {"histogram", stats_histogram}, {NULL, NULL}};
     static const luaL_Reg counter[] = {
         {"inc", counter_inc}, {"add", counter_add}, {"value", counter_value}, {NULL, NULL}};
-    static const luaL_Reg gauge[] = {{"inc", gauge_inc}, {"dec", gauge_dec}, {"add", gauge_add}, {"sub", gauge_sub},
+    static const luaL_Reg gauge[] = {{"inc", gauge_inc}, {"dec", gauge_dec},     {"add", gauge_add}, {"sub", gauge_sub},
                                      {"set", gauge_set}, {"value", gauge_value}, {NULL, NULL}};
     static const luaL_Reg histogram[] = {{"recordValue", record_value}, {NULL, NULL}};
 

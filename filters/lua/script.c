@@ -9,8 +9,8 @@
 struct script_config {
     struct ep_str name, code, file;
     int on_error;
-    struct ep_vec sources; /* of ep_pair: name -> script */
-    struct ep_str context; /* JSON */
+    struct ep_vec sources;             /* of ep_pair: name -> script */
+    struct ep_str context;             /* JSON */
     struct ep_policies_budget *budget; /* NULL: that of the policies */
 };
 
@@ -175,8 +175,9 @@ static bool check_routes(const struct ep_script *s, const struct ep_chain *c, st
             for (size_t n = 1; n < s->n_sources; n++)
                 found |= ep_str_eq(s->sources[n].name, v[k].value);
             if (!found)
-                return ep_error_set(err, "route %u wants the source '%.*s' of the script %.*s, which has none of that name", i,
-                                    EP_STR_ARG(v[k].value), EP_STR_ARG(s->seen.name));
+                return ep_error_set(err,
+                                    "route %u wants the source '%.*s' of the script %.*s, which has none of that name",
+                                    i, EP_STR_ARG(v[k].value), EP_STR_ARG(s->seen.name));
         }
     }
     return true;

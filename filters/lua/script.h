@@ -29,7 +29,7 @@ struct ep_script {
     struct ep_lua_budget budget;
     struct ep_script_source *sources; /* the filter's own is the first */
     size_t n_sources;
-    bool by_route;                    /* some route chooses */
+    bool by_route; /* some route chooses */
     struct ep_envoy_handle *idle[EP_SCRIPT_IDLE_HANDLES];
     unsigned n_idle, failures;
     uint64_t *cells[EP_SCRIPT_DECISIONS]; /* NULL without statistics */

@@ -1,7 +1,8 @@
-/* Running a script for a stream: its hooks, what they wait for, and how the walk goes on meanwhile (the table in envoy.h).
+/* Running a script for a stream: its hooks, what they wait for, and how the walk goes on meanwhile (the table in
+ * envoy.h).
  *
- * A coroutine goes on from a step of the walk, or from the answer of an httpCall(). Both come to settle(): what the script
- * waits for now says what the step answers, or what is asked of the stream when no step runs. */
+ * A coroutine goes on from a step of the walk, or from the answer of an httpCall(). Both come to settle(): what the
+ * script waits for now says what the step answers, or what is asked of the stream when no step runs. */
 #include <stdio.h>
 
 #include "filter/chain.h"
@@ -173,7 +174,8 @@ static enum ep_step settle(struct ep_script *s, struct ep_script_state *state, s
 /* --- steps --- */
 
 /* The source that this route wants; NULL: none. */
-static const struct ep_script_source *choose(struct ep_script *s, struct ep_stream *stream, struct ep_script_state *state)
+static const struct ep_script_source *choose(struct ep_script *s, struct ep_stream *stream,
+                                             struct ep_script_state *state)
 {
     const struct ep_route *route;
     const struct ep_pair *wanted;

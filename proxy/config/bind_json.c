@@ -1,6 +1,6 @@
-/* EP_TYPE_JSON: any value of the file, as JSON text. For what others understand and ephor only hands on: the metadata of
- * routes, the context of scripts. Plain scalars are null, booleans and numbers where they look like it, as in YAML 1.2's
- * core schema; nothing of the environment is looked at. */
+/* EP_TYPE_JSON: any value of the file, as JSON text. For what others understand and ephor only hands on: the metadata
+ * of routes, the context of scripts. Plain scalars are null, booleans and numbers where they look like it, as in
+ * YAML 1.2's core schema; nothing of the environment is looked at. */
 #include <libfyaml.h>
 #include <string.h>
 
@@ -82,7 +82,8 @@ static void write_mapping(struct writer *w, struct fy_node *n, struct ep_where w
     while (w->good && (pair = fy_node_mapping_iterate(n, &prev))) {
         struct fy_node *key = fy_node_pair_key(pair);
         size_t length = 0;
-        const char *p = key && fy_node_is_scalar(key) && !fy_node_is_alias(key) ? fy_node_get_scalar(key, &length) : NULL;
+        const char *p =
+            key && fy_node_is_scalar(key) && !fy_node_is_alias(key) ? fy_node_get_scalar(key, &length) : NULL;
         struct ep_str name;
 
         if (!p || !length || memchr(p, 0, length)) {

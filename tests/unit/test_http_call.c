@@ -96,7 +96,8 @@ static void test_answered(void **state)
     assert_true(wire_has(&up, "host: token.svc\r\n") && wire_has(&up, "x-who: me\r\n"));
     assert_false(wire_has(&up, "99") || wire_has(&up, "close") || wire_has(&up, "elsewhere"));
     assert_int_equal(told.n, 0);
-    wire_say(&up, "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\nx-a: b\r\ncontent-length: 5\r\n\r\nhel");
+    wire_say(&up,
+             "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\nx-a: b\r\ncontent-length: 5\r\n\r\nhel");
     settle(&p.s);
     assert_int_equal(told.n, 0); /* only whole answers are told */
     wire_say(&up, "lo");
@@ -286,12 +287,32 @@ static void test_invalid(void **state)
         {EP_STR_INIT("GET"), EP_STR_INIT(""), EP_STR_INIT("a"), {{NULL, 0}, {NULL, 0}}, "must begin with '/'"},
         {EP_STR_INIT("GET"), EP_STR_INIT("x"), EP_STR_INIT("a"), {{NULL, 0}, {NULL, 0}}, "must begin with '/'"},
         {EP_STR_INIT("GET"), EP_STR_INIT("/a b"), EP_STR_INIT("a"), {{NULL, 0}, {NULL, 0}}, "must begin with '/'"},
-        {EP_STR_INIT("GET"), EP_STR_INIT("/a\r\nx: y"), EP_STR_INIT("a"), {{NULL, 0}, {NULL, 0}}, "must begin with '/'"},
+        {EP_STR_INIT("GET"),
+         EP_STR_INIT("/a\r\nx: y"),
+         EP_STR_INIT("a"),
+         {{NULL, 0}, {NULL, 0}},
+         "must begin with '/'"},
         {EP_STR_INIT("GET"), EP_STR_INIT("/"), EP_STR_INIT(""), {{NULL, 0}, {NULL, 0}}, "the authority must be there"},
-        {EP_STR_INIT("GET"), EP_STR_INIT("/"), EP_STR_INIT("a\nb"), {{NULL, 0}, {NULL, 0}}, "the authority must be there"},
-        {EP_STR_INIT("GET"), EP_STR_INIT("/"), EP_STR_INIT("a"), {EP_STR_INIT("a b"), EP_STR_INIT("")}, "no name of a header"},
-        {EP_STR_INIT("GET"), EP_STR_INIT("/"), EP_STR_INIT("a"), {EP_STR_INIT("a"), EP_STR_INIT("\r")}, "a control character"},
-        {EP_STR_INIT("GET"), EP_STR_INIT("/"), EP_STR_INIT("a"), {EP_STR_INIT("X-Ephor-Peer"), EP_STR_INIT("")}, "ephor's own"},
+        {EP_STR_INIT("GET"),
+         EP_STR_INIT("/"),
+         EP_STR_INIT("a\nb"),
+         {{NULL, 0}, {NULL, 0}},
+         "the authority must be there"},
+        {EP_STR_INIT("GET"),
+         EP_STR_INIT("/"),
+         EP_STR_INIT("a"),
+         {EP_STR_INIT("a b"), EP_STR_INIT("")},
+         "no name of a header"},
+        {EP_STR_INIT("GET"),
+         EP_STR_INIT("/"),
+         EP_STR_INIT("a"),
+         {EP_STR_INIT("a"), EP_STR_INIT("\r")},
+         "a control character"},
+        {EP_STR_INIT("GET"),
+         EP_STR_INIT("/"),
+         EP_STR_INIT("a"),
+         {EP_STR_INIT("X-Ephor-Peer"), EP_STR_INIT("")},
+         "ephor's own"},
     };
     struct ep_error err;
 
@@ -345,11 +366,9 @@ static void test_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_answered),         cmocka_unit_test(test_nobody_listens),
-        cmocka_unit_test(test_time_is_over),     cmocka_unit_test(test_resets),
-        cmocka_unit_test(test_stale_connection), cmocka_unit_test(test_too_large),
-        cmocka_unit_test(test_cancelled),        cmocka_unit_test(test_invalid),
-        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_answered),  cmocka_unit_test(test_nobody_listens),   cmocka_unit_test(test_time_is_over),
+        cmocka_unit_test(test_resets),    cmocka_unit_test(test_stale_connection), cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_cancelled), cmocka_unit_test(test_invalid),          cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

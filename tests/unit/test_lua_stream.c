@@ -8,11 +8,13 @@ static void test_trailers(void **state)
     struct config c = {.on_error = 0};
     struct fake_stream f;
 
-    load_script(p, &c,
-                "function envoy_on_request(h) local head = h:headers() local t = h:trailers()\n"
-                "assert(t:get('x-sum') == '1') t:add('x-more', '2')\n"
-                "local ok, e = pcall(head.add, head, 'x', 'y') assert(e:find('header map can no longer be modified', 1, true))\n"
-                "ok, e = pcall(h.body, h) assert(e:find('cannot call body() after body has been streamed', 1, true)) end");
+    load_script(
+        p, &c,
+        "function envoy_on_request(h) local head = h:headers() local t = h:trailers()\n"
+        "assert(t:get('x-sum') == '1') t:add('x-more', '2')\n"
+        "local ok, e = pcall(head.add, head, 'x', 'y') assert(e:find('header map can no longer be modified', 1, "
+        "true))\n"
+        "ok, e = pcall(h.body, h) assert(e:find('cannot call body() after body has been streamed', 1, true)) end");
     stream_init(&f, p);
     assert_int_equal(request(&f, false), EP_NEXT); /* the head goes on, and so does the body */
     assert_int_equal(ep_filter_lua.request_body(&f.s, f.state, &f.s.request.body, false), EP_NEXT);
@@ -50,20 +52,21 @@ static void test_chunks(void **state)
     struct config c = {.on_error = 0};
     struct fake_stream f;
 
-    load_script(p, &c,
-                "function envoy_on_request(h)\n"
-                "local n, last = 0\n"
-                "for chunk in h:bodyChunks() do\n"
-                "  n = n + chunk:length()\n"
-                "  assert(chunk:getBytes(0, chunk:length()) ~= '')\n"
-                "  if chunk:getBytes(0, 1) == 'b' then chunk:setBytes('B!') end\n"
-                "  if last then local ok, e = pcall(last.length, last) assert(e:find('outside of proper scope', 1, true)) end\n"
-                "  last = chunk\n"
-                "  local ok, e = pcall(function() h:headers():add('x', 'y') end)\n"
-                "  assert(e:find('header map can no longer be modified', 1, true))\n"
-                "end\n"
-                "assert(n == 5 and h:trailers() == nil)\n"
-                "h:streamInfo():dynamicMetadata():set('s', 'n', n) end");
+    load_script(
+        p, &c,
+        "function envoy_on_request(h)\n"
+        "local n, last = 0\n"
+        "for chunk in h:bodyChunks() do\n"
+        "  n = n + chunk:length()\n"
+        "  assert(chunk:getBytes(0, chunk:length()) ~= '')\n"
+        "  if chunk:getBytes(0, 1) == 'b' then chunk:setBytes('B!') end\n"
+        "  if last then local ok, e = pcall(last.length, last) assert(e:find('outside of proper scope', 1, true)) end\n"
+        "  last = chunk\n"
+        "  local ok, e = pcall(function() h:headers():add('x', 'y') end)\n"
+        "  assert(e:find('header map can no longer be modified', 1, true))\n"
+        "end\n"
+        "assert(n == 5 and h:trailers() == nil)\n"
+        "h:streamInfo():dynamicMetadata():set('s', 'n', n) end");
     for (int with_end = 0; with_end < 2; with_end++) { /* the end comes with the last bytes, or alone */
         stream_init(&f, p);
         assert_int_equal(request(&f, false), EP_NEXT);
@@ -83,9 +86,10 @@ static void test_chunks(void **state)
     assert_string_equal(p->code, "policy.error");
     stream_fini(&f);
 
-    load_script(p, &c,
-                "function envoy_on_request(h) for chunk in h:bodyChunks() do\n"
-                "if chunk:getBytes(0, chunk:length()):find('evil') then h:respond({[':status'] = '403'}, 'no') end end end");
+    load_script(
+        p, &c,
+        "function envoy_on_request(h) for chunk in h:bodyChunks() do\n"
+        "if chunk:getBytes(0, chunk:length()):find('evil') then h:respond({[':status'] = '403'}, 'no') end end end");
     stream_init(&f, p);
     assert_int_equal(request(&f, false), EP_NEXT);
     chunk(&f, "good", false, EP_NEXT, "good");
@@ -137,26 +141,29 @@ static void test_metadata(void **state)
     struct fake_stream f;
     struct ep_error err;
 
-    passes(p, "for _, m in ipairs {h:metadata(), h:route():metadata(), h:virtualHost():metadata(), h:filterContext()} do\n"
-              "assert(m:get('x') == nil) for k in pairs(m) do error(k) end end assert(h:filterContext().x == nil)");
+    passes(p,
+           "for _, m in ipairs {h:metadata(), h:route():metadata(), h:virtualHost():metadata(), h:filterContext()} do\n"
+           "assert(m:get('x') == nil) for k in pairs(m) do error(k) end end assert(h:filterContext().x == nil)");
     p->instance.filter->unload(&p->instance);
     c = (struct config){
         .name = EP_STR("s"),
-        .code = EP_STR("function envoy_on_request(h)\n"
-                       "local m, n = h:metadata(), 0\n"
-                       "assert(m:get('tier') == 'gold' and m:get('n') == 3 and m:get('l')[2] == 'b' and m:get('t') == true)\n"
-                       "for k, v in pairs(m) do n = n + 1 end assert(n == 4 and m:get('x') == nil)\n"
-                       "assert(h:route():metadata():get('tier') == 'gold')\n"
-                       "local x = h:filterContext() assert(x['key'] == 'v' and x:get('key') == 'v' and x.get)\n"
-                       "m:get('l')[2] = 'changed' assert(m:get('l')[2] == 'b')\n"
-                       "m:logInfo('x') x:logInfo('x') end"),
+        .code = EP_STR(
+            "function envoy_on_request(h)\n"
+            "local m, n = h:metadata(), 0\n"
+            "assert(m:get('tier') == 'gold' and m:get('n') == 3 and m:get('l')[2] == 'b' and m:get('t') == true)\n"
+            "for k, v in pairs(m) do n = n + 1 end assert(n == 4 and m:get('x') == nil)\n"
+            "assert(h:route():metadata():get('tier') == 'gold')\n"
+            "local x = h:filterContext() assert(x['key'] == 'v' and x:get('key') == 'v' and x.get)\n"
+            "m:get('l')[2] = 'changed' assert(m:get('l')[2] == 'b')\n"
+            "m:logInfo('x') x:logInfo('x') end"),
         .context = EP_STR("{\"key\":\"v\"}"),
     };
     assert_true(play_load(p, &ep_filter_lua, &c, &err));
     stream_init(&f, p);
     f.s.route = &route;
     assert_int_equal(request(&f, true), EP_NEXT);
-    route_config.metadata = EP_STR("{\"envoy.filters.http.lua\":{\"tier\":\"gold\",\"n\":3,\"l\":[1,\"b\"],\"t\":true}}");
+    route_config.metadata =
+        EP_STR("{\"envoy.filters.http.lua\":{\"tier\":\"gold\",\"n\":3,\"l\":[1,\"b\"],\"t\":true}}");
     stream_fini(&f);
     stream_init(&f, p);
     f.s.route = &route;
