@@ -1,0 +1,9 @@
+local driver = require "policies._driver"
+
+function envoy_on_request(handle)
+  driver.run(handle, handle:headers():get("x-program"))
+end
+
+function envoy_on_response(handle)
+  driver.run(handle)
+end
