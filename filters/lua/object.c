@@ -340,6 +340,7 @@ static int object_index(lua_State *L)
         return 1;
     if (EP_UNLIKELY(type == LUA_TNIL)) {
         const char *names[EP_COUNT(fields)];
+        ep_lua_charge(L, EP_LUA_HOOK_EVERY); /* the search for the nearest name takes that long */
         for (size_t i = 0; i < EP_COUNT(fields); i++)
             names[i] = fields[i].name;
         struct ep_str given = EP_STR("?");

@@ -6,13 +6,17 @@ local driver = {}
 
 local POOL_MAX, STEPS_MAX = 48, 60
 local pool, program, at = {}, "", 1
+local names
 
--- Methods and fields of all objects there are: policies' c and r, headers, peer, and all of Envoy's.
-local names = {
+-- Methods and fields of policies' c and r, headers and peer; and of all of Envoy's objects.
+local of_policies = {
   "deny", "allow", "header", "tag", "log", "redact", "route_to", "delay", "meter", "remember", "recall", "count", "http", "body", "protocol", "version",
   "method", "tool", "arguments", "model", "agent", "task", "session", "tenant", "service", "uri", "prompt", "id", "peer", "headers", "request_headers",
   "path", "host", "route", "cluster", "listener", "direction", "now", "visible", "blind", "notification", "batch", "status", "policy", "priority",
   "impact", "x-twice", ":path", ":status",
+}
+local of_envoy = {
+  "headers", "body",
   "bodyChunks", "trailers", "respond", "httpCall", "logTrace", "logDebug", "logInfo", "logWarn", "logErr", "logCritical", "metadata", "streamInfo",
   "requestInfo", "connection", "connectionStreamInfo", "clearRouteCache", "base64Escape", "timestamp", "timestampString", "importPublicKey",
   "verifySignature", "setUpstreamOverrideHost", "virtualHost", "filterContext", "stats", "downstreamRequestHeaders", "get", "getAtIndex", "getNumValues",
@@ -125,7 +129,8 @@ local function step(object)
   local what = byte()
   local o = what % 5 < 4 and object or kept() or object
   if what < 200 then
-    local name = names[byte() % #names + 1]
+    local list_of = byte() % 8 > 0 and names or (names == of_envoy and of_policies or of_envoy)
+    local name = list_of[byte() % #list_of + 1]
     local good, method = pcall(function() return o[name] end)
     if not good then
       return
@@ -149,7 +154,8 @@ local function step(object)
 end
 
 -- Goes on where the last hook of this program stopped; a new one begins at its first byte.
-function driver.run(object, hex)
+function driver.run(object, hex, envoy)
+  names = envoy and of_envoy or of_policies
   if hex and hex ~= driver.hex then
     driver.hex = hex
     program = hex:gsub("%x%x", function(pair) return string.char(tonumber(pair, 16)) end)
