@@ -4,7 +4,6 @@
  * for Envoy in the chain; the head of each request carries a program for them, which bindings/policies/_driver.lua runs.
  * Whatever they do, everything ends, nothing is left, and a plain request after it is answered. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -167,9 +166,10 @@ static void accept_origins(void)
 static void dial(int *fd)
 {
     hang_up(fd);
-    *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert(connect(*fd, &play.address.u.sa, play.address.len) == 0);
-    assert(fcntl(*fd, F_SETFL, O_NONBLOCK) == 0);
+    *fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert(*fd >= 0);
+    if (connect(*fd, &play.address.u.sa, play.address.len) != 0 && errno != EINPROGRESS)
+        hang_up(fd); /* the machine has no port: the proxy can't help that, and a plain request will tell if it can */
 }
 
 static size_t hex(char *out, struct input *in, size_t n)
