@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "config/process.h"
+#include "filter/memory.h"
 #include "lua/host.h"
 #include "upstream/cluster.h"
 #include "upstream/upstream.h"
@@ -96,6 +97,7 @@ static void start(void)
     memset(play.origins, 0xff, sizeof play.origins);
     assert(ep_worker_init(W, 0, &err));
     W->stats = ep_stats_new();
+    W->memory = ep_memory_new();
     assert(ep_upstream_worker_init(W, &err));
     ep_list_init(&play.serving.slots);
     play.attempt = (struct ep_attempt){.config = configuration(ep_addr_port(&origin)), .generation = 1, .n_workers = 1,
