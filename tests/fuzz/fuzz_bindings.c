@@ -55,7 +55,6 @@ static int listen_any(struct ep_addr *out)
 
 static struct ep_config *configuration(uint16_t port)
 {
-    int here = (int)(strlen(__FILE__) - strlen("fuzz_bindings.c"));
     struct ep_problems problems;
     struct ep_config *config;
     char *text;
@@ -63,18 +62,18 @@ static struct ep_config *configuration(uint16_t port)
     assert(asprintf(&text,
                     "workers: 1\n"
                     "node: {service: fuzz}\n"
-                    "policies: {directory: '%.*sbindings/policies', budget: {time: 1s}}\n"
+                    "policies: {directory: '" EPHOR_FUZZ_DIR "/bindings/policies', budget: {time: 1s}}\n"
                     "listeners:\n"
                     "  - name: in\n"
                     "    bind: 127.0.0.1:1\n"
                     "    max_body: 64KiB\n"
-                    "    filters: [agent, policies, {lua: {name: one, file: '%.*sbindings/script.lua'}},"
-                    " {lua: {name: two, on_error: allow, file: '%.*sbindings/script.lua'}}]\n"
+                    "    filters: [agent, policies, {lua: {name: one, file: '" EPHOR_FUZZ_DIR "/bindings/script.lua'}},"
+                    " {lua: {name: two, on_error: allow, file: '" EPHOR_FUZZ_DIR "/bindings/script.lua'}}]\n"
                     "    cluster: app\n"
                     "clusters:\n"
                     "  - {name: app, endpoints: ['127.0.0.1:%u'], protocol: http/1.1}\n"
                     "  - {name: other, endpoints: ['127.0.0.1:%u'], protocol: http/1.1}\n",
-                    here, __FILE__, here, __FILE__, here, __FILE__, port, port) > 0);
+                    port, port) > 0);
     ep_problems_init(&problems);
     config = ep_config_parse(ep_str(text), "fuzz", &problems);
     if (!config) {
