@@ -10,15 +10,20 @@
 
 #define PATH_MAX_BYTES 2048u /* longer ones are matched as they are written, and allowed by no rule on paths */
 
-void ep_authorize_load(struct ep_authorize *a, const struct ep_filter_instance *i)
+void ep_authorize_init(struct ep_authorize *a, const struct ep_listener_config *c)
 {
-    const struct ep_listener_config *c = i->chain->config;
-
     *a = (struct ep_authorize){.rules = c->authorize.v, .n = c->authorize.n};
     for (size_t k = 0; k < a->n; k++) {
         a->any_allow |= a->rules[k].action == 0;
         a->needs_call |= a->rules[k].protocols.n || a->rules[k].tools.n;
     }
+}
+
+void ep_authorize_load(struct ep_authorize *a, const struct ep_filter_instance *i)
+{
+    const struct ep_listener_config *c = i->chain->config;
+
+    ep_authorize_init(a, c);
     if (a->n && i->worker->stats) {
         a->allowed = ep_stats_cell(i->worker->stats, EP_METRIC_AUTHORIZE, EP_LABELS(c->name, EP_STR("allow")));
         a->denied = ep_stats_cell(i->worker->stats, EP_METRIC_AUTHORIZE, EP_LABELS(c->name, EP_STR("deny")));
@@ -142,17 +147,17 @@ static bool headers_hit(const struct ep_authorize_config *r, const struct ep_hea
     return true;
 }
 
-static bool head_hits(const struct ep_authorize_config *r, const struct ep_stream *s)
+static enum ep_authorize_why head_why(const struct ep_authorize_config *r, const struct ep_authorize_question *q)
 {
-    if (r->principals.n && (!s->peer_id.n || !any_glob(&r->principals, s->peer_id)))
-        return false; /* nobody is no principal, not even of "*" */
-    if (r->methods.n && !any_glob(&r->methods, ep_stream_method(s)))
-        return false;
-    if (r->hosts.n && !host_hits(r, ep_stream_authority(s)))
-        return false;
-    if (r->headers.n && !headers_hit(r, &s->request.headers))
-        return false;
-    return !r->paths.n || path_hits(r, ep_stream_path(s));
+    if (r->principals.n && (!q->principal.n || !any_glob(&r->principals, q->principal)))
+        return EP_AUTHORIZE_PRINCIPAL; /* nobody is no principal, not even of "*" */
+    if (r->methods.n && !any_glob(&r->methods, q->method))
+        return EP_AUTHORIZE_METHOD;
+    if (r->hosts.n && !host_hits(r, q->host))
+        return EP_AUTHORIZE_HOST;
+    if (r->headers.n && !headers_hit(r, q->headers))
+        return EP_AUTHORIZE_HEADER;
+    return r->paths.n && !path_hits(r, q->path) ? EP_AUTHORIZE_PATH : EP_AUTHORIZE_MATCHES;
 }
 
 static bool is_lifecycle(const struct ep_call *c)
@@ -174,24 +179,24 @@ static bool is_unknown(const struct ep_call *c)
     return c->visible != EP_VISIBLE_FULL && (!c->protocol.n || ep_str_eq(c->protocol, EP_STR("http")));
 }
 
-static bool call_hits(const struct ep_authorize_config *r, const struct ep_call *c)
+static enum ep_authorize_why call_why(const struct ep_authorize_config *r, const struct ep_call *c)
 {
     bool deny = r->action == 1;
 
     if (r->protocols.n) {
         if (is_unknown(c))
-            return deny;
+            return deny ? EP_AUTHORIZE_MATCHES : EP_AUTHORIZE_PROTOCOL;
         if (!any_glob(&r->protocols, c->protocol))
-            return false;
+            return EP_AUTHORIZE_PROTOCOL;
     }
     if (!r->tools.n)
-        return true;
+        return EP_AUTHORIZE_MATCHES;
     if (c->tool.n)
-        return any_glob(&r->tools, c->tool);
+        return any_glob(&r->tools, c->tool) ? EP_AUTHORIZE_MATCHES : EP_AUTHORIZE_TOOL;
     /* gRPC and the like are known to name no tool; of an MCP or unknown body that wasn't read nobody knows. */
     if (c->visible != EP_VISIBLE_FULL && (is_unknown(c) || ep_str_eq(c->protocol, EP_STR("mcp"))))
-        return deny;
-    return !deny && is_lifecycle(c);
+        return deny ? EP_AUTHORIZE_MATCHES : EP_AUTHORIZE_TOOL;
+    return !deny && is_lifecycle(c) ? EP_AUTHORIZE_MATCHES : EP_AUTHORIZE_TOOL;
 }
 
 /* --- the verdict --- */
@@ -201,23 +206,47 @@ static bool needs_call(const struct ep_authorize_config *r)
     return r->protocols.n || r->tools.n;
 }
 
-bool ep_authorize_denies(const struct ep_authorize *a, const struct ep_stream *s, const struct ep_call *call,
-                         enum ep_authorize_phase phase)
+enum ep_authorize_why ep_authorize_rule(const struct ep_authorize_config *r, const struct ep_authorize_question *q,
+                                        bool with_call)
 {
-    bool with_call = phase == EP_AUTHORIZE_CALL, allowed = !a->any_allow;
+    enum ep_authorize_why why = head_why(r, q);
+
+    return why || !with_call || !needs_call(r) ? why : call_why(r, q->call);
+}
+
+struct ep_authorize_verdict ep_authorize_judge(const struct ep_authorize *a, const struct ep_authorize_question *q,
+                                               enum ep_authorize_phase phase)
+{
+    bool with_call = phase == EP_AUTHORIZE_CALL;
 
     for (size_t i = 0; i < a->n; i++) {
         const struct ep_authorize_config *r = &a->rules[i];
-        if (r->action != 1 || (needs_call(r) && !with_call) || !head_hits(r, s))
-            continue;
-        if (!needs_call(r) || call_hits(r, call))
-            return true;
+        if (r->action == 1 && (with_call || !needs_call(r)) && ep_authorize_rule(r, q, with_call) == EP_AUTHORIZE_MATCHES)
+            return (struct ep_authorize_verdict){true, (int)i};
     }
-    for (size_t i = 0; i < a->n && !allowed; i++) {
+    if (!a->any_allow)
+        return (struct ep_authorize_verdict){false, -1};
+    for (size_t i = 0; i < a->n; i++) {
         const struct ep_authorize_config *r = &a->rules[i];
-        allowed = r->action == 0 && head_hits(r, s) && (!needs_call(r) || !with_call || call_hits(r, call));
+        if (r->action == 0 && ep_authorize_rule(r, q, with_call) == EP_AUTHORIZE_MATCHES)
+            return (struct ep_authorize_verdict){false, (int)i};
     }
-    return !allowed;
+    return (struct ep_authorize_verdict){true, -1};
+}
+
+bool ep_authorize_denies(const struct ep_authorize *a, const struct ep_stream *s, const struct ep_call *call,
+                         enum ep_authorize_phase phase)
+{
+    const struct ep_authorize_question q = {
+        .principal = s->peer_id,
+        .method = ep_stream_method(s),
+        .host = ep_stream_authority(s),
+        .path = ep_stream_path(s),
+        .headers = &s->request.headers,
+        .call = call,
+    };
+
+    return ep_authorize_judge(a, &q, phase).denied;
 }
 
 bool ep_authorize_check(struct ep_stream *s, const struct ep_authorize *a, enum ep_authorize_phase phase)

@@ -8,9 +8,36 @@
 
 #include "filter/chain.h"
 
+struct ep_json;
+
 enum ep_authorize_phase {
     EP_AUTHORIZE_HEAD, /* by identity: what only a call can decide is left open */
     EP_AUTHORIZE_CALL, /* by agent: the answer */
+};
+
+/* What is judged. */
+struct ep_authorize_question {
+    struct ep_str principal; /* empty: nobody */
+    struct ep_str method, host, path;
+    const struct ep_headers *headers;
+    const struct ep_call *call;
+};
+
+/* Why a rule doesn't match: the first of its keys that doesn't hold, in this order. */
+enum ep_authorize_why {
+    EP_AUTHORIZE_MATCHES,
+    EP_AUTHORIZE_PRINCIPAL,
+    EP_AUTHORIZE_METHOD,
+    EP_AUTHORIZE_HOST,
+    EP_AUTHORIZE_HEADER,
+    EP_AUTHORIZE_PATH,
+    EP_AUTHORIZE_PROTOCOL,
+    EP_AUTHORIZE_TOOL,
+};
+
+struct ep_authorize_verdict {
+    bool denied;
+    int rule; /* that decided, by its place in the list; -1: none matched, or there is none */
 };
 
 struct ep_authorize {
@@ -22,6 +49,14 @@ struct ep_authorize {
 };
 
 void ep_authorize_load(struct ep_authorize *a, const struct ep_filter_instance *i);
+/* The rules alone, without statistics. */
+void ep_authorize_init(struct ep_authorize *a, const struct ep_listener_config *c);
+/* Whether one rule matches, by itself; `with_call`: also what it says of the call. */
+enum ep_authorize_why ep_authorize_rule(const struct ep_authorize_config *r, const struct ep_authorize_question *q,
+                                        bool with_call);
+/* The verdict, without a stream. */
+struct ep_authorize_verdict ep_authorize_judge(const struct ep_authorize *a, const struct ep_authorize_question *q,
+                                               enum ep_authorize_phase phase);
 /* The verdict alone, of this call: for tests. True: refused. */
 bool ep_authorize_denies(const struct ep_authorize *a, const struct ep_stream *s, const struct ep_call *call,
                          enum ep_authorize_phase phase);
@@ -29,5 +64,14 @@ bool ep_authorize_denies(const struct ep_authorize *a, const struct ep_stream *s
 bool ep_authorize_check(struct ep_stream *s, const struct ep_authorize *a, enum ep_authorize_phase phase);
 /* Whether filter `name` stands in the listener's chain behind (or is) `first`. */
 bool ep_chain_has(const struct ep_listener_config *c, struct ep_str name);
+
+
+/* --- which rule decides, and why: authorize_explain.c --- */
+
+/* Answers "listener=…&principal=…&method=…&path=…&header.NAME=…&protocol=…&tool=…" (percent-escapes undone) with a JSON
+ * object: decision, rule, where, because, and of each rule in the order of judging whether it matches and why not.
+ * `listeners`: of struct ep_listener_config. `file`: of the configuration. False with err: the question is no good. */
+bool ep_authorize_explain(const struct ep_vec *listeners, const char *file, struct ep_str query, struct ep_json *out,
+                          struct ep_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "admin/private.h"
+#include "authorize.h"
 #include "filter/chain.h"
 #include "lua/policy.h"
 
@@ -108,6 +109,20 @@ static void describe_policies(struct ep_worker *w, struct ep_json *out)
 static void policies(struct ep_exchange *x)
 {
     ask(x, describe_policies);
+}
+
+static void authorize(struct ep_exchange *x)
+{
+    struct ep_error err;
+    struct ep_json j;
+
+    ep_json_init(&j);
+    if (ep_authorize_explain(&ep_server_config(x->server)->listeners, ep_server_path(x->server), x->query, &j, &err)) {
+        ep_admin_reply_json(x, 200, &j);
+    } else {
+        ep_json_fini(&j);
+        ep_admin_say(x, 400, "%s", err.text);
+    }
 }
 
 /* One object a series: its labels by name, and what was measured. */
@@ -216,6 +231,7 @@ const struct ep_endpoint_row ep_admin_endpoints[] = {
     {"/listeners",       "GET",  false, listeners,   "listeners by worker: connections, streams, filters"},
     {"/clusters",        "GET",  false, clusters,    "clusters and endpoints by worker: health, load, connections"},
     {"/policies",        "GET",  false, policies,    "policies by worker: seen, matched, denied, blind"},
+    {"/authorize",       "GET",  false, authorize,   "?listener=…&principal=…&method=…&path=…&tool=…: which rule decides for such a call, and why"},
     {"/hops",            "GET",  false, hops,        "where time went, by hop and stage"},
     {"/logging",         "GET",  false, logging,     "the level of the log"},
     {"/logging",         "POST", false, set_logging, "?level=trace|debug|info|warn|error|off"},

@@ -96,6 +96,18 @@ static void take_complaints(struct fy_diag *diag, const struct look *l, struct e
         ep_problems_add(problems, (struct ep_where){0}, false, "this is not YAML");
 }
 
+/* Where each authorize rule stands, for those who ask which one decides. */
+static void note_rules(const struct ep_config *config, const struct ep_checker *checker)
+{
+    struct ep_listener_config *l = config->listeners.v;
+
+    for (size_t i = 0; i < config->listeners.n; i++) {
+        struct ep_authorize_config *r = l[i].authorize.v;
+        for (size_t k = 0; k < l[i].authorize.n; k++)
+            r[k].where = ep_checker_place(checker, &r[k], NULL);
+    }
+}
+
 static bool bind_document(struct ep_config *config, struct ep_str text, const struct look *l,
                           struct ep_problems *problems)
 {
@@ -125,7 +137,10 @@ static bool bind_document(struct ep_config *config, struct ep_str text, const st
         ep_problems_add(problems, (struct ep_where){0}, false,
                         "the file is empty; it needs at least listeners and clusters");
     else
+    {
         ep_bind(&checker, &ep_config_schema, config, root, (struct ep_where){NULL, 1, 1});
+        note_rules(config, &checker);
+    }
     if (root && !fy_parser_get_stream_error(parser)) {
         second = fy_parse_load_document(parser);
         if (second)

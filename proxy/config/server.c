@@ -188,6 +188,11 @@ const struct ep_config *ep_server_config(const struct ep_server *s)
     return s->config;
 }
 
+const char *ep_server_path(const struct ep_server *s)
+{
+    return s->path;
+}
+
 struct ep_stats *const *ep_server_shards(const struct ep_server *s, size_t *n)
 {
     *n = s->n + 1;

@@ -22,6 +22,7 @@ void ep_server_free(struct ep_server *s); /* also after a start that failed */
 /* All that follows is for the main thread. */
 struct ep_worker *ep_server_main(struct ep_server *s); /* the main thread's own worker, for the admin server */
 const struct ep_config *ep_server_config(const struct ep_server *s); /* the one in force */
+const char *ep_server_path(const struct ep_server *s);               /* its file */
 struct ep_stats *const *ep_server_shards(const struct ep_server *s, size_t *n);
 
 struct ep_server_status {

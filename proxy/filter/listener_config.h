@@ -41,6 +41,7 @@ struct ep_authorize_config {
     struct ep_vec headers;                           /* of ep_pair: name -> glob */
     struct ep_vec protocols, tools;                  /* of ep_str globs, of the call */
     int action;                                      /* 0 allow, 1 deny */
+    struct ep_where where;                           /* in the file; line 0: not known */
 };
 
 enum ep_listener_protocol { EP_LISTENER_AUTO, EP_LISTENER_H2, EP_LISTENER_HTTP1, EP_LISTENER_TCP };
