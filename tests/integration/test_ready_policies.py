@@ -12,6 +12,7 @@ import time
 
 import pki
 import pytest
+import wire1
 from harness import ROOT, config
 from wire2 import Client
 
@@ -214,6 +215,7 @@ def b64(data):
 
 class Approver:
     def __init__(self, directory):
+        directory.mkdir(exist_ok=True)
         self.directory = directory
         self.key = directory / "approver.key"
         subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", self.key], check=True, capture_output=True)
@@ -269,6 +271,69 @@ def test_pii_redaction(guarded):
 def run_tests(directory):
     ephor = os.environ.get("EPHOR_BIN", str(ROOT / "build/release/ephor"))
     return subprocess.run([ephor, "test", str(directory)], capture_output=True, text=True, check=False)
+
+
+# --- the library in a policy of one's own ---------------------------------------------------------------------------------
+LIMITED = """
+local policy, limits = require "ephor.policy", require "ephor.limits"
+local calls = limits.window { name = "calls", limit = 3, seconds = 3600 }
+local burst = limits.bucket { name = "burst", rate = 0.001, burst = 2 }
+return policy {
+  name = "limited",
+  call = function(c)
+    local good, _, retry = (c.path == "/bucket" and burst or calls)(c, c.headers["x-key"] or "")
+    if not good then
+      return c:deny(("over the limit, again in %d s"):format(retry), { status = 429, code = "limit.calls" })
+    end
+  end,
+}"""
+
+TOKENS = """
+local policy, jwt = require "ephor.policy", require "ephor.jwt"
+local keys = jwt.keys(require "_keys")
+return policy {
+  name = "tokens",
+  call = function(c)
+    local claims, why = jwt.verify(jwt.bearer(c.headers.authorization), {
+      keys = keys, algorithms = { "EdDSA" }, issuer = "https://login.example", audience = "agents", now = c.now,
+    })
+    if not claims then
+      return c:deny(why, { status = 401 })
+    end
+    c:header("x-subject", claims.sub)
+  end,
+}"""
+
+
+@pytest.mark.parametrize("path, limit", [("/window", 3), ("/bucket", 2)], ids=["window", "bucket"])
+def test_limits_hold_for_all_workers(ephor, h1_server, policies, path, limit):
+    server = h1_server()
+    proxy = ephor(config(server.port, cluster={"protocol": "http/1.1"}, policies=policies(limited=LIMITED), workers=2))
+    statuses = [wire1.get(proxy.port, path, "X-Key: ann\r\n").status for _ in range(limit + 3)]
+    assert statuses == [200] * limit + [429] * 3
+    assert wire1.get(proxy.port, path, "X-Key: bob\r\n").status == 200, "another key has its own"
+    assert wire1.get(proxy.port, path, "X-Key: " + "x" * 1000 + "\r\n").status == 200
+    assert wire1.get(proxy.port, path).status == 403, "nobody's key is an error, and so a denial"
+
+
+def test_tokens(ephor, h1_server, policies, tmp_path):
+    issuer, stranger = Approver(tmp_path), Approver((tmp_path / "stranger"))
+    directory = policies(tokens=TOKENS)
+    (pathlib.Path(directory) / "_keys.lua").write_text(f"return [[{issuer.jwks}]]")
+    server = h1_server()
+    proxy = ephor(config(server.port, cluster={"protocol": "http/1.1"}, policies=directory))
+    now = int(time.time())
+    claims = {"iss": "https://login.example", "aud": "agents", "sub": "ann", "exp": now + 300}
+
+    def ask(token):
+        return wire1.get(proxy.port, "/", f"Authorization: Bearer {token}\r\n")
+    r = ask(issuer.sign(claims))
+    assert r.status == 200 and r.get("x-got-x-subject") == "ann"
+    for token, why in ((stranger.sign(claims), "signature"), (issuer.sign(claims, alg="none"), "not accepted"), (issuer.sign(claims, alg="HS256"), "not accepted"),
+                       (issuer.sign({**claims, "exp": now - 60}), "expired"), (issuer.sign({**claims, "aud": "x"}), "audience"), ("x", "no token")):
+        r = ask(token)
+        assert r.status == 401 and why.encode() in r.body, r.body
+    assert wire1.get(proxy.port).status == 401
 
 
 # --- a policy that is not set up must not be there at all ------------------------------------------------------------------
