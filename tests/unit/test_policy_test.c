@@ -196,6 +196,21 @@ static void test_the_clock_stands_still_until_it_is_moved(void **state)
         fail_msg("%s", p->text);
 }
 
+static void test_what_is_remembered_is_of_the_case_and_grows_old(void **state)
+{
+    struct play *p = *state;
+
+    file(p, "p.lua", POLICY "call = function(c) if c:count('k', 1, '10s') > 2 then return c:deny('too many') end end }");
+    file(p, "p_test.lua", CASE "t.case('grows old', function()\n"
+                               "  t.allowed(t.call {}) t.allowed(t.call {}) t.denied(t.call {}, 'too many')\n"
+                               "  t.clock.advance '9s' t.denied(t.call {})\n"
+                               "  t.clock.advance '2s' t.allowed(t.call {})\n"
+                               "end)\n"
+                               "t.case('fresh', function() t.allowed(t.call {}) t.allowed(t.call {}) end)\n");
+    if (RUN(p, .directory = NULL) != 0)
+        fail_msg("%s", p->text);
+}
+
 static void test_the_peer(void **state)
 {
     struct play *p = *state;
@@ -328,6 +343,7 @@ int main(void)
         TEST(test_a_policy_does_not_find_the_tests),
         TEST(test_run_chooses),
         TEST(test_the_clock_stands_still_until_it_is_moved),
+        TEST(test_what_is_remembered_is_of_the_case_and_grows_old),
         TEST(test_the_peer),
         TEST(test_coverage_to_the_line),
         TEST(test_coverage_of_odd_code),
