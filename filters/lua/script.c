@@ -165,18 +165,35 @@ static void script_free(struct ep_script *s)
     free(s);
 }
 
-/* A route that names a source which isn't there would run nothing, silently. */
+/* Whether the listener has a script of that name. */
+static bool is_script(const struct ep_chain *c, struct ep_str name)
+{
+    const struct ep_filter_use *u = c->config->filters.v;
+
+    for (size_t i = 0; i < c->config->filters.n; i++) {
+        const struct script_config *other = u[i].config;
+        if (ep_str_eq(u[i].name, EP_STR("lua")) && other && ep_str_eq(other->name, name))
+            return true;
+    }
+    return false;
+}
+
+/* A route that names a filter or a source which isn't there would run nothing, or the wrong thing, silently. */
 static bool check_routes(const struct ep_script *s, const struct ep_chain *c, struct ep_error *err)
 {
     for (unsigned i = 0; c && i < c->n_routes; i++) {
         const struct ep_pair *v = c->routes[i].config->scripts.v;
         for (size_t k = 0; k < c->routes[i].config->scripts.n; k++) {
-            bool found = ep_str_eq(v[k].value, EP_STR("off")) || !ep_str_eq(v[k].key, s->seen.name);
+            bool found = ep_str_eq(v[k].value, EP_STR("off"));
+            if (!is_script(c, v[k].key))
+                return ep_error_set(err, "route %u chooses the source of a script '%.*s', which is not in this listener", i,
+                                    EP_STR_ARG(v[k].key));
+            if (!ep_str_eq(v[k].key, s->seen.name))
+                continue;
             for (size_t n = 1; n < s->n_sources; n++)
                 found |= ep_str_eq(s->sources[n].name, v[k].value);
             if (!found)
-                return ep_error_set(err,
-                                    "route %u wants the source '%.*s' of the script %.*s, which has none of that name",
+                return ep_error_set(err, "route %u wants the source '%.*s' of the script %.*s, which has none of that name",
                                     i, EP_STR_ARG(v[k].value), EP_STR_ARG(s->seen.name));
         }
     }

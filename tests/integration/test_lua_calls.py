@@ -490,6 +490,9 @@ def test_routes_choose_the_source_and_carry_metadata(calling, h1_server, ephor):
     routes[0]["scripts"]["play"] = "sturct"
     proxy.reload({**configuration, "listeners": [{**configuration["listeners"][0], "routes": routes}]}, expect="rejected")
     assert "which has none of that name" in proxy.log
+    routes[0]["scripts"] = {"paly": "strict"}
+    proxy.reload({**configuration, "listeners": [{**configuration["listeners"][0], "routes": routes}]}, expect="rejected")
+    assert "'paly', which is not in this listener" in proxy.log
 
 
 # --- while something else happens ---------------------------------------------------------------------------------------
