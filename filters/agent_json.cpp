@@ -46,7 +46,10 @@ constexpr slot message_slots[] = {
     {"result", AT(result), true, OTHER},      {"error", AT(error), true, OTHER},
     {"model", AT(model), false, OTHER},       {"stream", AT(stream), false, OTHER},
     {"messages", AT(messages), false, OTHER}, {"input", AT(input), false, OTHER},
-    {"prompt", AT(prompt), false, OTHER},
+    {"prompt", AT(prompt), false, OTHER},     {"message_type", AT(message_type), false, OTHER},
+    {"priority", AT(priority), false, OTHER}, {"impact_score", AT(impact_score), false, OTHER},
+    {"sender", AT(sender), false, OTHER},     {"sender_id", AT(sender_id), false, OTHER},
+    {"from_agent", AT(from_agent), false, OTHER},
 };
 
 constexpr slot params_slots[] = {

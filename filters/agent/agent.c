@@ -124,9 +124,6 @@ static void read_head(struct ep_stream *s, struct ep_agent_head *h)
         case EP_HDR_ANTHROPIC_VERSION:
             h->anthropic_version = value;
             break;
-        case EP_HDR_X_TENANT_ID:
-            s->call.tenant = value;
-            break;
         case EP_HDR_X_SESSION_ID:
             s->call.session = value;
             break;
@@ -233,9 +230,12 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
     if (s->down->version == EP_HTTP_TCP) {
         bool sealed = s->down->conn && s->down->conn->sealed;
         s->call.protocol = EP_STR("tcp");
+        ep_agent_tenant(s);
         return blind(s, EP_VISIBLE_NONE, sealed ? EP_BLIND_ENCRYPTED : EP_BLIND_UNKNOWN);
     }
     read_head(s, h);
+    if (!ep_agent_tenant(s))
+        return EP_REPLIED;
     h->end = end;
     s->call.protocol = EP_STR("http");
     s->call.method = h->method;
@@ -394,6 +394,7 @@ static enum ep_step request_body(struct ep_stream *s, void *state_, struct ep_bo
     }
     if (json.duplicate || looks_like_a_call(&json)) /* two readers would read two bodies */
         return blind(s, EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN);
+    ep_agent_bus_message(&s->call, &json);
     return judge(s);
 }
 

@@ -38,6 +38,14 @@ struct ep_agent_protocol {
                                   bool claimed);
 };
 
+/* tenant.c: fills call.tenant. False: it is named twice, and the stream was refused. */
+bool ep_agent_tenant(struct ep_stream *s);
+/* What `{tenant}` of the pattern stands for in an ID; empty: it doesn't fit. */
+struct ep_str ep_agent_tenant_of(struct ep_str pattern, struct ep_str id);
+
+/* bus.c: true when it is a message of the agent bus, whose record is then filled. */
+bool ep_agent_bus_message(struct ep_call *c, const struct ep_scan *json);
+
 #define X(symbol) extern const struct ep_agent_protocol ep_agent_##symbol;
 #include "agent/protocols.def"
 #undef X
@@ -73,6 +81,13 @@ enum ep_agent_verdict ep_agent_bad_request(struct ep_stream *s, const char *code
 struct ep_json;
 void ep_agent_llm_answer(const struct ep_refusal *r, struct ep_str body, struct ep_str id_header, struct ep_str id,
                          struct ep_arena *arena, struct ep_answer *out);
+/* What the model is asked, raw: messages, input or prompt; empty: none of them. */
+static inline struct ep_str ep_agent_llm_prompt(const struct ep_scan_message *m)
+{
+    const struct ep_scan_value *v = m->messages.kind ? &m->messages : m->input.kind ? &m->input : &m->prompt;
+
+    return v->kind ? ep_agent_str(v->raw) : (struct ep_str){NULL, 0};
+}
 /* The end of a path, at a border of a segment: "/v1/messages" of "/x/v1/messages". */
 bool ep_agent_path_ends(struct ep_str path, struct ep_str suffix);
 

@@ -51,6 +51,7 @@ struct ep_scan_message {
     struct ep_scan_value name, arguments, uri, task_id, protocol_version; /* of params */
     struct ep_scan_value meta_version; /* params._meta["io.modelcontextprotocol/protocolVersion"] */
     struct ep_scan_value model, stream, messages, input, prompt; /* language models */
+    struct ep_scan_value message_type, priority, impact_score, from_agent, sender_id, sender; /* the agent bus */
     bool is_object;                                              /* an element of a batch may be anything */
     bool ambiguous;        /* "Params" for "params" among the members of JSON-RPC … */
     bool ambiguous_method; /* … and it was "method" or "jsonrpc", which alone make a message of it */

@@ -40,6 +40,7 @@ static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_hea
     if (json->duplicate)
         return ep_agent_bad_request(s, "agent.duplicate_key", EP_STR("duplicate key"), 0);
     s->call.model = ep_agent_str(m->model.text);
+    s->call.prompt_raw = ep_agent_llm_prompt(m);
     s->call.stream = m->stream.kind == EP_SCAN_BOOL && m->stream.raw.n == 4;
     return EP_AGENT_MINE;
 }

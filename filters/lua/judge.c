@@ -46,7 +46,15 @@ struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stre
     case EP_POLICY_URI:
         return c->uri;
     case EP_POLICY_PROMPT:
-        return c->prompt_name;
+        if (c->prompt_name.n || !c->prompt_raw.n)
+            return c->prompt_name;
+        if (!c->prompt.p)
+            c->prompt = ep_policy_prompt(c->prompt_raw, &((struct ep_stream *)(uintptr_t)s)->arena);
+        return c->prompt;
+    case EP_POLICY_PRIORITY:
+        return c->priority;
+    case EP_POLICY_IMPACT:
+        return c->impact;
     case EP_POLICY_ARGUMENTS:
         return c->arguments;
     case EP_POLICY_BODY:
@@ -251,7 +259,7 @@ void ep_policy_ended(struct ep_policy_set *set, struct ep_policy_object *o, lua_
             decided(p, v, EP_POLICY_ALLOW);
         }
     }
-    ep_policy_object_clear(o, L);
+    ep_policy_object_clear(o, set->lua->thread); /* its own may be gone */
 }
 
 static void run(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, struct ep_call *c,
@@ -277,6 +285,7 @@ static void run(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream
     o->wait = EP_POLICY_WAIT_NOT;
     o->waits = 0;
     o->delayed_ns = 0;
+    o->http = NULL;
     o->redactions = NULL;
     lua_rawgeti(L, LUA_REGISTRYINDEX, phase == EP_POLICY_CALL ? p->call_ref : p->reply_ref);
     lua_rawgeti(L, LUA_REGISTRYINDEX, o->ref);

@@ -205,6 +205,7 @@ enum field {
     FIELD_POLICY_NAME,
     FIELD_BODY,
     FIELD_REQUEST_BODY,
+    FIELD_IMPACT,
 };
 
 static const struct {
@@ -224,6 +225,8 @@ static const struct {
     {"prompt", EP_POLICY_PROMPT},
     {"body", FIELD_BODY},
     {"request_body", FIELD_REQUEST_BODY},
+    {"priority", EP_POLICY_PRIORITY},
+    {"impact", FIELD_IMPACT},
     {"host", EP_POLICY_HOST},
     {"listener", EP_POLICY_LISTENER},
     {"direction", EP_POLICY_DIRECTION},
@@ -313,6 +316,11 @@ static void push_other(lua_State *L, struct ep_policy_object *o, int field)
         if (o->phase == EP_POLICY_REPLY && !o->reply->whole)
             luaL_error(L, "the body of a reply is there for policies with needs_reply = {'body'}");
         ep_lua_push_or_nil(L, o->phase == EP_POLICY_REPLY ? o->reply->body : c->body);
+        break;
+    case FIELD_IMPACT:
+        lua_pushlstring(L, c->impact.n ? c->impact.p : "", c->impact.n);
+        if (!lua_stringtonumber(L, lua_tostring(L, -1)))
+            lua_pushnil(L);
         break;
     case FIELD_REQUEST_BODY:
         ep_lua_push_or_nil(L, c->body);
@@ -453,6 +461,7 @@ void ep_policy_object_open(lua_State *L)
         {"redact", ep_policy_redact_action},
         {"route_to", ep_policy_route_to},
         {"delay", ep_policy_delay},
+        {"http", ep_policy_http},
         {"meter", ep_policy_meter},
         {"remember", ep_policy_remember},
         {"recall", ep_policy_recall},

@@ -19,7 +19,9 @@ enum ep_policy_read {
 struct ep_policy_object;
 typedef void ep_policy_read_fn(struct ep_policy_object *o, enum ep_policy_read kind, struct ep_str name);
 
-enum ep_policy_waits_for { EP_POLICY_WAIT_NOT, EP_POLICY_WAIT_DELAY };
+enum ep_policy_waits_for { EP_POLICY_WAIT_NOT, EP_POLICY_WAIT_DELAY, EP_POLICY_WAIT_HTTP };
+struct ep_http_call;
+struct ep_http_call_reply;
 
 struct ep_policy_object {
     struct ep_stream *s; /* NULL: no call runs */
@@ -36,6 +38,9 @@ struct ep_policy_object {
     enum ep_policy_waits_for wait; /* why it yielded */
     unsigned waits;
     uint64_t wait_ns, delayed_ns;
+    struct ep_policy_wait *waiting;               /* while it waits */
+    struct ep_http_call *http;                    /* under way */
+    const struct ep_http_call_reply *http_reply; /* while the policy goes on with it */
     struct ep_redaction *redactions; /* asked for; done when the policy has run */
     int ref;
     struct ep_list node; /* of the host's idle ones */
@@ -69,6 +74,10 @@ struct ep_policy_wait *ep_policy_wait_new(struct ep_policy_set *set, struct ep_p
 /* Raises unless the policy may wait here and now. */
 void ep_policy_wait_check(lua_State *L, const struct ep_policy_object *o, const char *method);
 int ep_policy_delay(lua_State *L);
+
+/* http.c */
+int ep_policy_http(lua_State *L);
+#define EP_POLICY_TEST_HTTP "ephor.test.http" /* in the registry: the function of t.http */
 
 /* actions.c */
 int ep_policy_route_to(lua_State *L);

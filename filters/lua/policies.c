@@ -56,7 +56,8 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
     static const uint32_t of_agent = 1u << EP_POLICY_TOOL | 1u << EP_POLICY_MODEL | 1u << EP_POLICY_AGENT |
                                      1u << EP_POLICY_TASK | 1u << EP_POLICY_SESSION | 1u << EP_POLICY_SERVICE |
                                      1u << EP_POLICY_URI | 1u << EP_POLICY_PROMPT | 1u << EP_POLICY_ARGUMENTS |
-                                     1u << EP_POLICY_BODY;
+                                     1u << EP_POLICY_BODY | 1u << EP_POLICY_TENANT | 1u << EP_POLICY_PRIORITY |
+                                     1u << EP_POLICY_IMPACT;
     const struct ep_policies_config *config = i->view ? i->view->policies_config : NULL;
     struct ep_policy_set *set;
 

@@ -164,7 +164,7 @@ static void add_pattern(lua_State *L, struct ep_policy_set *set, struct ep_polic
 
 static void read_match(lua_State *L, struct ep_policy_set *set, struct ep_policy *p)
 {
-    const unsigned off = 1u << EP_POLICY_ARGUMENTS | 1u << EP_POLICY_BODY; /* those are for Lua */
+    const unsigned off = 1u << EP_POLICY_ARGUMENTS | 1u << EP_POLICY_BODY | 1u << EP_POLICY_IMPACT; /* those are for Lua */
     int type = lua_getfield(L, 1, "match"), match = lua_gettop(L);
 
     if (type == LUA_TNIL) {

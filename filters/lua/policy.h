@@ -25,9 +25,11 @@
     X(AGENT, "agent", true)                                                                                            \
     X(TASK, "task", true)                                                                                              \
     X(SESSION, "session", true)                                                                                        \
-    X(TENANT, "tenant", true)                                                                                          \
+    X(TENANT, "tenant", false)                                                                                         \
     X(SERVICE, "service", true)                                                                                        \
     X(URI, "uri", true)                                                                                                \
+    X(PRIORITY, "priority", true)                                                                                      \
+    X(IMPACT, "impact", true)                                                                                          \
     X(PROMPT, "prompt", true)                                                                                          \
     X(ARGUMENTS, "arguments", true)                                                                                    \
     X(BODY, "body", true)                                                                                              \
@@ -218,6 +220,9 @@ struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stre
 const char *ep_policy_field_name(enum ep_policy_field f);
 /* False when the value may be there and can't be seen. */
 bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *call);
+
+/* prompt.c: all text in the JSON that a language model is asked. */
+struct ep_str ep_policy_prompt(struct ep_str json, struct ep_arena *arena);
 
 /* For /policies: an array of all policies of this worker; called in the worker. */
 void ep_policies_json(struct ep_worker *w, struct ep_json *j);

@@ -424,7 +424,7 @@ int ep_policy_test_native(lua_State *L)
     static const luaL_Reg functions[] = {
         {"call", ep_test_call},       {"reply", ep_test_reply},         {"find", ep_test_find}, {"case", add_case},
         {"expected", expected},       {"clock", ep_test_clock},         {"set_clock", ep_test_set_clock},
-        {"advance", ep_test_advance}, {NULL, NULL},
+        {"advance", ep_test_advance}, {"http", ep_test_http}, {NULL, NULL},
     };
 
     luaL_newlib(L, functions);

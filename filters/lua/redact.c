@@ -277,8 +277,7 @@ static size_t utf8(char *out, unsigned c)
     return 4;
 }
 
-/* Undoes the escapes of what stands between the quotes. False: one is malformed. A surrogate alone becomes U+FFFD. */
-static bool unescape(struct ep_redact_job *j, struct ep_str raw, struct ep_str *out)
+bool ep_redact_unescape(struct ep_redact_job *j, struct ep_str raw, struct ep_str *out)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     const char *p = raw.p, *end = raw.p + raw.n;
@@ -326,7 +325,7 @@ static void redact_string(lua_State *L, struct ep_redact_job *j, const char *p, 
     const char *end = j->text.p + j->text.n, *after = e;
     struct ep_str s = ep_str_n(p + 1, (size_t)(e - p) - 2);
 
-    if (memchr(s.p, '\\', s.n) && !unescape(j, s, &s)) {
+    if (memchr(s.p, '\\', s.n) && !ep_redact_unescape(j, s, &s)) {
         j->refused = not_json;
         return;
     }

@@ -54,6 +54,10 @@ struct ep_redact_job {
  * message is on the stack of L, as after ep_lua_call. */
 bool ep_redact(struct ep_lua *l, struct lua_State *L, struct ep_redact_job *job, const struct ep_lua_budget *b);
 
+/* Undoes the escapes of what stands between the quotes, in memory of the job that the next call reuses. False: one is malformed.
+ * A surrogate alone becomes U+FFFD. */
+bool ep_redact_unescape(struct ep_redact_job *j, struct ep_str raw, struct ep_str *out);
+
 /* Whether a body under that head can be searched, and how. */
 bool ep_redact_readable(const struct ep_headers *h, struct ep_str body, enum ep_redact_text *as);
 

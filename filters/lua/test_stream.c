@@ -98,6 +98,8 @@ static void read_call(lua_State *L, int table, struct ep_call *c, struct ep_aren
     c->uri = text(L, table, "uri", arena);
     c->prompt_name = text(L, table, "prompt", arena);
     c->model = text(L, table, "model", arena);
+    c->priority = text(L, table, "priority", arena);
+    c->impact = text(L, table, "impact", arena);
     c->agent = text(L, table, "agent", arena);
     c->task = text(L, table, "task", arena);
     c->session = text(L, table, "session", arena);
@@ -134,7 +136,7 @@ static void check_fields(lua_State *L, int table)
         "model",    "agent",       "task",   "session",   "tenant", "id",           "body",
         "headers",  "arguments",   "path",   "host",      "peer",   "call",         "listener",
         "visible",  "http_method", "blind",  "direction", "batch",  "notification", "status",
-        "route",    "cluster",
+        "route",    "cluster",     "priority", "impact",
     };
 
     for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {

@@ -8,6 +8,8 @@
 void ep_test_world_reset(struct ep_lua *l)
 {
     l->test_wall_ns = ep_clock_wall_ns();
+    lua_pushnil(l->L);
+    lua_setfield(l->L, LUA_REGISTRYINDEX, EP_POLICY_TEST_HTTP);
     ep_memory_free(l->worker->memory);
     l->worker->memory = ep_memory_new();
 }
@@ -16,6 +18,16 @@ static int push_clock(lua_State *L)
 {
     lua_pushnumber(L, (double)ep_lua_wall_ns(ep_lua_of(L)) / 1e9);
     return 1;
+}
+
+/* http(function(request)): answers c:http of the policies; nil: nobody does. */
+int ep_test_http(lua_State *L)
+{
+    if (!lua_isnil(L, 1))
+        luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_settop(L, 1);
+    lua_setfield(L, LUA_REGISTRYINDEX, EP_POLICY_TEST_HTTP);
+    return 0;
 }
 
 int ep_test_clock(lua_State *L)

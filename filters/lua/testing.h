@@ -97,6 +97,7 @@ int ep_test_find(lua_State *L);
 void ep_test_world_reset(struct ep_lua *l);
 int ep_test_clock(lua_State *L);   /* clock(): seconds since 1970 */
 int ep_test_set_clock(lua_State *L); /* set_clock(seconds) */
+int ep_test_http(lua_State *L);    /* http(function(request) ... return {status = 200} end) */
 int ep_test_advance(lua_State *L); /* advance(seconds, or text like "5m") */
 
 /* --- test_coverage.c --- */

@@ -5,6 +5,7 @@
  * place. What is left of its budget goes with it, so waiting buys no more time in Lua; how often and how long it may wait
  * has limits, and so has the number of those who wait. */
 #include "filter/chain.h"
+#include "http_call.h"
 #include "lua/object.h"
 
 static void on_timer(struct ep_timer *t)
@@ -44,6 +45,7 @@ struct ep_policy_wait *ep_policy_wait_new(struct ep_policy_set *set, struct ep_p
     w->spent_ns = spent_ns;
     ep_timer_init(&w->timer, on_timer);
     o->s = NULL; /* nobody else may use it meanwhile */
+    o->waiting = w;
     next = ep_lua_thread_take(l);
     l->thread = next.L;
     l->thread_ref = next.ref;
@@ -56,7 +58,8 @@ void ep_policy_wait_start(struct ep_policy_wait *w, void *owner, ep_policy_woken
 {
     w->owner = owner;
     w->woken = woken;
-    ep_worker_timer(w->set->lua->worker, &w->timer, w->object->wait_ns);
+    if (w->object->wait == EP_POLICY_WAIT_DELAY)
+        ep_worker_timer(w->set->lua->worker, &w->timer, w->object->wait_ns);
 }
 
 /* The thread and `c` go back to the pools. */
@@ -65,7 +68,7 @@ static void give_back(struct ep_policy_wait *w, bool finished)
     struct ep_lua *l = w->set->lua;
 
     count(l, -1);
-    ep_policy_object_clear(w->object, w->thread.L);
+    ep_policy_object_clear(w->object, l->thread);
     ep_policy_object_give(l, w->object);
     ep_lua_thread_give(l, w->thread, finished);
     w->object = NULL;
@@ -74,6 +77,9 @@ static void give_back(struct ep_policy_wait *w, bool finished)
 void ep_policy_wait_drop(struct ep_policy_wait *w)
 {
     ep_worker_timer_stop(w->set->lua->worker, &w->timer);
+    if (w->object->http)
+        ep_http_call_cancel(w->object->http);
+    w->object->http = NULL;
     give_back(w, false);
 }
 
@@ -112,6 +118,8 @@ void ep_policy_wait_check(lua_State *L, const struct ep_policy_object *o, const 
 
     if (!ep_lua_is_host_thread(l, L) && !l->test)
         luaL_error(L, "%s can't be called inside a coroutine of your own", method);
+    if (!lua_isyieldable(L) && !l->test)
+        luaL_error(L, "%s can't be called from inside a function of C", method);
     if (o->waits >= EP_POLICY_WAITS_MAX)
         luaL_error(L, "a policy may wait %d times in one call", EP_POLICY_WAITS_MAX);
     if (l->n_waiting >= EP_POLICY_WAITING_MAX)

@@ -27,16 +27,20 @@
 --   needs        list of fields that `call` judges beside those in match, such as "arguments": out of sight,
 --                `blind` says.
 --   call         function(c): judges a call.
---   reply        function(r): sees the head of the response to a call that matched.
+--   reply        function(r): sees the head of the response to a call that matched, or all of it:
+--   needs_reply  {"body"}: `reply` sees the whole body, as r.body; the response is held back until it is there (up to max_body).
+--                Out of sight (streamed, too large, an encoding that nobody knows), `blind` says.
 --
 -- Fields of c (nil when absent): protocol, version, method, tool, arguments (decoded JSON, made when first read),
--- model, agent, task, session, tenant, service, uri, prompt, id, body, peer.id ("" when nobody's identity was
--- verified), headers (by name in any case, several values joined by ","; pairs works), path (with the query), host,
--- route, cluster, listener, direction, now (seconds since 1970), visible ("full", "headers", "none"), blind (why not
--- full), notification, batch, policy (its own name). r has the same and status; r.headers are the response's,
--- r.request_headers the request's. A field that doesn't exist is an error.
+-- model, agent, task, session, tenant, service, uri, prompt (MCP: its name; language models: all text that is asked),
+-- priority ("low", "normal", "high", "critical") and impact (0.0 to 1.0) of a message of the agent bus, id, body, peer.id
+-- ("" when nobody's identity was verified), headers (by name in any case, several values joined by ","; pairs works), path
+-- (with the query), host, route, cluster, listener, direction, now (seconds since 1970), visible ("full", "headers",
+-- "none"), blind (why not full), notification, batch, policy (its own name). r has the same and status; r.headers are the
+-- response's, r.request_headers the request's; r.body is the response's (needs_reply), r.request_body the request's. A
+-- field that doesn't exist is an error.
 --
--- Actions:
+-- Actions (r has them too, but for route_to). In shadow what a policy would change stays as it is:
 --
 --   c:deny(reason[, {code = "x.y", status = 403}])   refuses; the reason is shown to the caller.
 --   c:allow()                                        says that it is good; other policies still judge.
@@ -44,6 +48,21 @@
 --   c:header(name, value)                            sets one; nil removes it.
 --   c:tag(key, value)                                notes a value for the access log and the audit.
 --   c:log(text)                                      writes to ephor's log.
+--   c:redact(what[, {with = text}])                  takes `what` out of the body: "ssn", "email", "credit_card", "iban", "phone",
+--                                                    "api_key", "jwt", "private_key", a Lua pattern, or a list of those. Done when
+--                                                    the policy has run; what can't be searched is out of sight (`blind`).
+--   c:route_to(cluster)                              sends it to another cluster of the configuration. Raises when there is none.
+--   c:delay(duration)                                waits: seconds, or text like "250ms"; at most 30 s in one call.
+--   c:meter(name[, n])                               adds n (1) to ephor_policy_meter_total{policy, meter}.
+--   c:remember(key, value, ttl)                      keeps a value (what JSON can say, up to 4 KiB) for ttl, at most 7 days, for all
+--                                                    workers; nil forgets. Each policy has keys of its own.
+--   c:recall(key)                                    the value, or nil: it may have been evicted.
+--   c:count(key, n, ttl)                             adds n in one step for all workers; returns the sum. The first begins the time.
+--   c:http{cluster =, method =, path =, host =, headers =, body = or json =, timeout =}
+--                                                    asks a service and waits: {status =, headers =, body =}, or nil and why not
+--                                                    ("timeout", "reset", …). 5 s unless timeout says otherwise, at most 30.
+--
+-- delay and http wait: other requests go on meanwhile. Not from a coroutine of the policy's own; at most 16 times in one call.
 --
 -- A policy that raises an error or goes over its budget denies the request.
 --

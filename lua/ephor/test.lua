@@ -15,8 +15,10 @@
 --                        listener, direction, route, cluster, visible = "full" | "headers" | "none", blind = reason,
 --                        batch = a list of further calls. Returns a decision: denied, policy, principle, reason, code,
 --                        status, matched, decision ("allow", "deny", "shadow_deny", "error", "overrun"), blind, error,
---                        headers (of the request as it would go on), tags.
--- reply(fields)          the same for the head of a response: status, headers, and call = the fields of the request.
+--                        headers (of the request as it would go on), tags, body (likewise), routed_to. c:delay only moves
+--                        the clock.
+-- reply(fields)          the same for a response: status, headers, body, and call = the fields of the request.
+-- http(fn)               answers c:http in this case: fn(request) returns {status =, body =, headers =}, or nil and why not.
 -- peer(id)               who makes the calls that follow in this case and say nothing else: a SPIFFE ID.
 -- clock.now()            seconds since 1970, as c.now and os.time see it. It stands still until it is moved.
 -- clock.set(when)        seconds since 1970, or a text like "2026-11-25T10:00:00Z". Returns the time.
@@ -120,6 +122,10 @@ local function seconds_of(when)
   end
   y, mo, d = tonumber(y), tonumber(mo), tonumber(d)
   return day(y, mo, d) + tonumber(h) * 3600 + tonumber(mi) * 60 + tonumber(s) - offset
+end
+
+function t.http(fn)
+  native.http(fn)
 end
 
 function t.clock.now()

@@ -2,6 +2,8 @@
  * those of DESIGN.md section 5, limits those of section 17. */
 #include "filter/listener_config.h"
 
+#include "http/headers.h"
+
 #define LISTENER(member)  offsetof(struct ep_listener_config, member)
 #define ROUTE(member)     offsetof(struct ep_route_config, member)
 #define MATCH(member)     offsetof(struct ep_match_config, member)
@@ -237,6 +239,51 @@ const struct ep_schema ep_authorize_schema =
     EP_SCHEMA("authorize", "A rule on who may call what; everything given must hold.", struct ep_authorize_config,
               authorize_fields, .check = NULL);
 
+/* --- tenants --- */
+
+static const struct ep_field tenant_fields[] = {
+    {.key = "identity",
+     .type = EP_TYPE_STR,
+     .offset = offsetof(struct ep_tenant_config, identity),
+     .preset = "spiffe://*/ns/{tenant}/sa/*",
+     .help = "Pattern over the caller's verified SPIFFE ID: {tenant} is what is looked for, * any run; neither goes over a '/'."},
+    {.key = "header",
+     .type = EP_TYPE_STR,
+     .offset = offsetof(struct ep_tenant_config, header),
+     .help = "Header that is believed where the identity names no tenant. Without it none is: anybody can write a header."},
+};
+
+static void check_tenant(void *object, struct ep_checker *c)
+{
+    struct ep_tenant_config *t = object;
+    const struct ep_str mark = EP_STR("{tenant}");
+    ptrdiff_t at = ep_str_search(t->identity, mark), begin = at, end;
+    char *lower = (char *)(uintptr_t)t->header.p; /* of the configuration's arena */
+
+    for (size_t i = 0; i < t->header.n; i++)
+        if (ep_lower(lower[i]) != lower[i])
+            lower[i] = ep_lower(lower[i]);
+    if (t->header.n && !ep_header_name_valid(t->header))
+        ep_check_error(c, object, "header", "is no name of a header");
+    if (!t->identity.n)
+        return;
+    if (at < 0 || ep_str_search(ep_str_n(t->identity.p + at + 1, t->identity.n - (size_t)at - 1), mark) >= 0) {
+        ep_check_error(c, object, "identity", "must have {tenant} in it once");
+        return;
+    }
+    if (!ep_str_starts(t->identity, EP_STR("spiffe://")))
+        ep_check_error(c, object, "identity", "must begin with spiffe://");
+    while (begin > 0 && t->identity.p[begin - 1] != '/')
+        begin--;
+    end = ep_str_find(t->identity, '/', (size_t)at);
+    end = end < 0 ? (ptrdiff_t)t->identity.n : end;
+    if (memchr(t->identity.p + begin, '*', (size_t)(end - begin)))
+        ep_check_error(c, object, "identity", "can't have * beside {tenant}, without a '/' between them");
+}
+
+static const struct ep_schema tenant_schema = EP_SCHEMA("tenant", "Whose call it is.", struct ep_tenant_config,
+                                                        tenant_fields, .check = check_tenant);
+
 /* --- listeners --- */
 
 static const struct ep_field listener_fields[] = {
@@ -296,6 +343,11 @@ static const struct ep_field listener_fields[] = {
      .sub = &ep_authorize_schema,
      .offset = LISTENER(authorize),
      .help = "Who may call; without rules everybody who gets in."},
+    {.key = "tenant",
+     .type = EP_TYPE_STRUCT,
+     .sub = &tenant_schema,
+     .offset = LISTENER(tenant),
+     .help = "Whose calls they are: by the caller's identity, and by a header only where it is named here."},
     {.key = "filters",
      .type = EP_TYPE_FILTERS,
      .offset = LISTENER(filters),

@@ -44,6 +44,11 @@ struct ep_authorize_config {
     struct ep_where where;                           /* in the file; line 0: not known */
 };
 
+struct ep_tenant_config {
+    struct ep_str identity; /* pattern over the caller's SPIFFE ID with one {tenant}; empty: not by identity */
+    struct ep_str header;   /* lower case; empty: no header is believed */
+};
+
 enum ep_listener_protocol { EP_LISTENER_AUTO, EP_LISTENER_H2, EP_LISTENER_HTTP1, EP_LISTENER_TCP };
 
 struct ep_listener_config {
@@ -56,6 +61,7 @@ struct ep_listener_config {
     struct ep_str cluster;       /* short for one route that matches all */
     struct ep_vec routes;        /* of ep_route_config */
     struct ep_vec authorize;     /* of ep_authorize_config; empty: everybody who gets in */
+    struct ep_tenant_config tenant;
     struct ep_vec filters;       /* of ep_filter_use; empty: the default chain */
     int protocol;                /* enum ep_listener_protocol */
     uint64_t headers_timeout_ns, idle_timeout_ns, handshake_timeout_ns, sniff_timeout_ns;

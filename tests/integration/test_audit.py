@@ -29,6 +29,7 @@ end }'''
 def audited(ephor, h1_server, policies, tmp_path):
     def start(listener=None, directory=None, ready=True, **audit):
         directory = directory or tmp_path / "audit"
+        listener = {"tenant": {"header": "X-Tenant-ID"}, **(listener or {})}
         proxy = ephor(config(h1_server().port, listener, cluster={"protocol": "http/1.1"}, workers=2,
                              audit={"directory": str(directory), **audit}, policies=policies(gate=GATE, watch=WATCH)), ready=ready)
         proxy.audit = directory

@@ -294,3 +294,138 @@ def test_what_is_remembered_is_shared_by_workers_and_outlives_a_reload(guarded):
     assert statuses == [200] * 20 + [429] * 5
     assert wire1.get(proxy.port, "/b").get("x-got-x-n") == "21"
     assert proxy.metric("ephor_policy_memory_entries") == 3
+
+
+# --- http ---------------------------------------------------------------------------------------------------------------
+ASK = ('local r, why = c:http {cluster = "oracle", path = "/ask?who=" .. (c.headers["x-who"] or ""), json = {path = c.path}, '
+       'headers = {["x-twice"] = {"a", "b"}}, timeout = 2} '
+       'if not r then return c:deny("no answer: " .. why) end '
+       'if r.status ~= 200 then return c:deny(r.body) end c:header("x-oracle", r.headers["x-says"] .. "/" .. r.body)')
+
+
+@pytest.fixture
+def asking(guarded, h1_server):
+    def start(handler, script=ASK, **scripts):
+        oracle = h1_server(handler)
+        proxy = guarded(clusters=[{"name": "oracle", "endpoints": [f"127.0.0.1:{oracle.port}"], "protocol": "http/1.1"}],
+                        ask=policy("ask", script), **scripts)
+        proxy.oracle = oracle
+        return proxy
+    return start
+
+
+def oracle(wire, request):
+    if "bad" in request.path:
+        wire.send(wire1.answer(b"the oracle says no", "403 Forbidden"))
+    else:
+        wire.send(wire1.answer(b"yes", headers="X-Says: well\r\n"))
+
+
+def test_a_policy_asks_another_service(asking):
+    proxy = asking(oracle)
+    assert wire1.get(proxy.port, "/p", "X-Who: good\r\n").get("x-got-x-oracle") == "well/yes"
+    asked = proxy.oracle.requests[0]
+    assert (asked.method, asked.path, asked.get("x-twice")) == ("POST", "/ask?who=good", "a, b")
+    assert json.loads(asked.body) == {"path": "/p"} and asked.get("content-type") == JSON
+    r = wire1.get(proxy.port, "/p", "X-Who: bad\r\n")
+    assert r.status == 403 and b"the oracle says no" in r.body
+    with wire2.Client(proxy.port) as client:
+        assert client.request("/p").get("x-got-x-oracle") == "well/yes"
+    assert proxy.metric("ephor_policy_waiting") == 0
+
+
+def test_an_oracle_that_fails_is_told_and_nothing_passes_by_mistake(asking):
+    def handler(wire, request):
+        if "hang" in request.path:
+            wire.rest()
+        return "close"
+    proxy = asking(handler, ASK.replace("timeout = 2", 'timeout = "300ms"'),
+                   b=policy("b", 'local r = c:http {cluster = "oracle", path = "/x"} if r.status ~= 200 then c:deny("x") end',
+                            more='match = {path = "/careless"},'))
+    assert b"no answer: timeout" in wire1.get(proxy.port, headers="X-Who: hang\r\n").body
+    assert b"no answer: " in wire1.get(proxy.port).body
+    assert wire1.get(proxy.port, "/careless").status == 403
+    assert proxy.server.requests == []
+
+
+@pytest.mark.parametrize("call", ['{}', '{cluster = "nowhere"}', '{cluster = "oracle", methd = "GET"}',
+                                  '{cluster = "oracle", path = "x y"}', '{cluster = "oracle", timeout = 0}',
+                                  '{cluster = "oracle", body = "x", json = 1}', '"oracle"'])
+def test_a_question_that_is_none_denies(asking, call):
+    proxy = asking(oracle, f"c:http {call}")
+    assert wire1.get(proxy.port).status == 403
+    proxy.counted(1, "ephor_policy_decisions_total", policy="ask", decision="error")
+    assert proxy.oracle.requests == []
+
+
+def test_clients_that_leave_while_the_oracle_thinks(asking):
+    proxy = asking(lambda wire, request: wire.rest())
+    with wire2.Client(proxy.port) as client:
+        for _ in range(20):
+            client.start("/")
+        until(lambda: proxy.metric("ephor_policy_waiting") == 20, "all wait")
+    until(lambda: proxy.metric("ephor_policy_waiting") == 0, "nobody waits")
+    until(proxy.idle, "no stream, and no request of the policies")
+
+
+def test_a_reload_and_a_drain_while_the_oracle_thinks(asking):
+    go = threading.Event()
+
+    def handler(wire, request):
+        go.wait(10 * SLOW)
+        oracle(wire, request)
+    proxy = asking(handler)
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(wire1.get(proxy.port).get("x-got-x-oracle"))) for _ in range(4)]
+    for t in threads:
+        t.start()
+    until(lambda: proxy.metric("ephor_policy_waiting") == 4, "all wait")
+    proxy.reload()
+    threading.Timer(0.3, go.set).start()
+    proxy.stop()
+    for t in threads:
+        t.join()
+    assert results == ["well/yes"] * 4
+
+
+def test_many_wait_at_once(asking):
+    proxy = asking(oracle)
+    with wire2.Client(proxy.port) as client:
+        streams = [client.start(f"/{i}") for i in range(100)]
+        for s in streams:
+            client.finish(s)
+        assert all(s.get("x-got-x-oracle") == "well/yes" for s in streams)
+    assert proxy.metric("ephor_policy_waiting") == 0
+
+
+# --- fields -------------------------------------------------------------------------------------------------------------
+def test_a_tenant_by_header_only_where_the_listener_says_so(guarded):
+    tell = policy("tell", 'c:header("x-tenant", c.tenant or "none")')
+    assert wire1.get(guarded(tell=tell).port, headers="X-Tenant-ID: acme\r\n").get("x-got-x-tenant") == "none"
+
+
+def test_a_tenant_by_the_header_that_the_listener_names(guarded):
+    proxy = guarded(listener={"tenant": {"header": "X-Team"}}, tell=policy("tell", 'c:header("x-tenant", c.tenant or "none")'))
+    assert wire1.get(proxy.port, headers="X-Team: acme\r\nX-Tenant-ID: other\r\n").get("x-got-x-tenant") == "acme"
+    assert wire1.get(proxy.port, headers="X-Team: acme\r\nX-Team: other\r\n").status == 400
+
+
+@pytest.mark.parametrize("priority, said", [(3, "critical"), (1, "normal"), ("medium", "normal"), ("HIGH", "high"), (9, "9")])
+def test_priority_and_impact_of_a_bus_message(guarded, priority, said):
+    proxy = guarded(bus=policy("bus", 'c:header("x-said", c.priority .. " " .. tostring(c.impact) .. " " .. c.method .. " " .. c.agent) '
+                                      'if c.impact >= 0.8 then return c:deny("ask a person") end',
+                               more='match = {protocol = "acgs2"}, needs = {"impact"},'))
+    message = {"message_type": "command", "priority": priority, "impact_score": 0.25, "from_agent": "planner", "content": {}}
+    assert post(proxy.port, json.dumps(message).encode(), path="/api/v1/messages").get("x-got-x-said") == f"{said} 0.25 command planner"
+    assert post(proxy.port, json.dumps({**message, "impact_score": 0.8}).encode()).status == 403
+    assert post(proxy.port, b'{"content": 1}').status == 200, "no message of the bus"
+
+
+def test_the_prompt_of_a_language_model(guarded):
+    proxy = guarded(ask=policy("ask", 'c:header("x-prompt", c.prompt:gsub("\\n", "|"))', more='match = {prompt = "*secret*"},'))
+    body = {"model": "m", "messages": [{"role": "system", "content": "be good"},
+                                       {"role": "user", "content": [{"type": "text", "text": "the sec\u0072et"}, {"type": "image_url"}]}]}
+    raw = json.dumps(body).replace("secret", "sec\\u0072et").encode()
+    assert post(proxy.port, raw, path="/v1/chat/completions").get("x-got-x-prompt") == "be good|the secret"
+    assert post(proxy.port, b'{"model": "m", "input": "a secret"}', path="/v1/responses").get("x-got-x-prompt") == "a secret"
+    assert post(proxy.port, b'{"model": "m", "input": "nothing"}', path="/v1/responses").get("x-got-x-prompt") is None

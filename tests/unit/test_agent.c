@@ -1,5 +1,6 @@
 /* link: ep_filters */
 /* What the filter `agent` makes of a request: the call record, what it can't see, what it refuses. */
+#include "agent/agent.h"
 #include "filter_play.h"
 
 #include <zlib.h>
@@ -36,6 +37,34 @@ static bool replied(const struct play *p, const char *part)
     return strstr(p->body, part) != NULL;
 }
 
+/* --- whose call it is --- */
+
+static void test_tenants(void **state)
+{
+    static const struct {
+        const char *pattern, *id, *tenant; /* "": none */
+    } rows[] = {
+        {"spiffe://*/ns/{tenant}/sa/*", "spiffe://cluster.local/ns/acme/sa/planner", "acme"},
+        {"spiffe://*/ns/{tenant}/sa/*", "spiffe://cluster.local/ns//sa/planner", ""},
+        {"spiffe://*/ns/{tenant}/sa/*", "spiffe://cluster.local/ns/acme/sa/planner/more", ""},
+        {"spiffe://*/ns/{tenant}/sa/*", "spiffe://cluster.local/ns/acme", ""},
+        {"spiffe://*/ns/{tenant}/sa/*", "spiffe://a/b/ns/acme/sa/x", ""},
+        {"spiffe://td/ns/tenant-{tenant}-x/sa/p*", "spiffe://td/ns/tenant-acme-x/sa/planner", "acme"},
+        {"spiffe://td/ns/tenant-{tenant}-x/sa/p*", "spiffe://td/ns/tenant--x/sa/planner", ""},
+        {"spiffe://td/ns/tenant-{tenant}-x/sa/p*", "spiffe://td/ns/tenant-x/sa/planner", ""},
+        {"spiffe://td/ns/tenant-{tenant}/sa/p*", "spiffe://td/ns/tenant-a/sa/other", ""},
+        {"spiffe://td/{tenant}", "spiffe://td/a", "a"},
+        {"spiffe://td/{tenant}", "", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        struct ep_str tenant = ep_agent_tenant_of(ep_str(rows[i].pattern), ep_str(rows[i].id));
+        if (!ep_str_eq(tenant, ep_str(rows[i].tenant)))
+            fail_msg("row %zu: '%.*s'", i, EP_STR_ARG(tenant));
+    }
+}
+
 /* --- MCP --- */
 
 static void test_a_tool_call(void **state)
@@ -45,6 +74,7 @@ static void test_a_tool_call(void **state)
     static const size_t pieces[] = {100000, 0, 1, 7, 64};
     struct play *p = *state;
 
+    p->config.tenant.header = EP_STR("x-tenant-id");
     for (size_t i = 0; i < EP_COUNT(pieces); i++) {
         play_request(p, "POST", "/mcp", MCP_HEADERS "mcp-session-id: s1|mcp-protocol-version: 2025-06-18|x-tenant-id: t1", body,
                      sizeof body - 1, pieces[i]);
@@ -560,6 +590,7 @@ static void test_authorize(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tenants),
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
         T(test_a_tool_call), T(test_mcp_messages), T(test_a_batch), T(test_sessions),
         T(test_what_two_would_read_differently_is_refused), T(test_headers_must_agree), T(test_blind),
