@@ -30,6 +30,7 @@ import run
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HISTORY = ROOT / "bench" / "history.jsonl"
 LIMIT = 1.05
+LUA_LIMIT = 2500  # what a policy in Lua may add to a request: DESIGN.md section 18
 COUNTED, WARM = 2000, 500
 
 SCENARIOS = {
@@ -137,6 +138,11 @@ def main():
                 worse.append(name)
     if options.proxy != "ephor":
         return 0
+    if "lua" in now and "h2c" in now:
+        added = now["lua"] - now["h2c"]
+        print(f"a policy in Lua adds {added} instructions a request; it may add {LUA_LIMIT}")
+        if added > LUA_LIMIT:
+            return 1
     if worse and not options.accept:
         print(f"more than 5 % above the history: {', '.join(worse)}; mend it, or record why: "
               f"./dev bench instructions --accept \"why\"")

@@ -110,8 +110,10 @@ static int guard_sort(lua_State *L)
 static int guard_unpack(lua_State *L)
 {
     lua_Integer from = luaL_optinteger(L, 2, 1);
+    uint64_t n = span(from, lua_isnoneornil(L, 3) ? raw_length(L, 1) : luaL_checkinteger(L, 3));
 
-    ep_lua_charge(L, span(from, lua_isnoneornil(L, 3) ? raw_length(L, 1) : luaL_checkinteger(L, 3)));
+    if (n < LUAI_MAXSTACK) /* else it is an error at once */
+        ep_lua_charge(L, n);
     return original(L);
 }
 

@@ -11,6 +11,7 @@
 #define COLLECT_PRESSED   ((size_t)16 << 20) /* above twice what was live: garbage is made faster than collected */
 #define SLICE_NS_MIN      (100 * EP_US)
 #define SLICE_NS_MAX      (800 * EP_US)
+#define STACK_BYTES_MAX   (1 << 20)
 #define CLOCKED_BYTES     4096u /* allocations from here on look at the clock: copying them takes time */
 
 const struct ep_lua_budget ep_lua_budget_call = {200000, 1 << 20, 5 * EP_MS};
@@ -233,6 +234,8 @@ void ep_lua_begin(struct ep_lua *l, const struct ep_lua_budget *b, uint64_t now_
     size_t room = EP_LUA_STATE_BYTES_MAX > l->bytes ? EP_LUA_STATE_BYTES_MAX - l->bytes : 0;
 
     *saved = l->run;
+    if (!l->run.active)
+        l->run.stack = __builtin_frame_address(0);
     l->run.active = true;
     l->run.overrun = EP_LUA_FITS;
     l->run.instructions = l->run.unclocked = 0;
@@ -346,10 +349,21 @@ void ep_lua_caught(lua_State *L, int status)
     ep_lua_check(L);
 }
 
+/* Lua 5.4.4 counts C calls by thread when it closes one in another's __close, so by the thousand they would go through
+ * the end of the stack. */
+static void check_stack(lua_State *L)
+{
+    const char *here = __builtin_frame_address(0);
+
+    if (ep_lua_of(L)->run.active && ep_lua_of(L)->run.stack - here > STACK_BYTES_MAX)
+        luaL_error(L, "C stack overflow");
+}
+
 int ep_lua_coroutine(lua_State *L, lua_State *co, lua_CFunction f)
 {
     int n;
 
+    check_stack(L);
     if (co)
         enter(ep_lua_of(L), co);
     n = f(L);
@@ -369,6 +383,7 @@ int ep_lua_resume_inner(lua_State *L, lua_State *co, int n_args, int *n_results)
 
 void ep_lua_close_inner(lua_State *L, lua_State *co)
 {
+    check_stack(L);
     enter(ep_lua_of(L), co);
     ep_lua_caught(L, lua_resetthread(co));
 }

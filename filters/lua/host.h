@@ -53,6 +53,7 @@ struct ep_lua_run {
     enum ep_lua_overrun overrun;
     uint64_t instructions, instructions_max;
     uint64_t started_ns;
+    const char *stack; /* the C stack's end when the outermost run began */
     uint64_t unclocked; /* charged since the clock was last looked at */
     size_t bytes_max;   /* of the state */
     bool refused;       /* the allocator said no, and Lua has collected its garbage since */
