@@ -22,6 +22,7 @@ static void facts(struct ep_json *j, const struct ep_refusal *r, struct ep_str d
 {
     member(j, "policy", r->policy);
     member(j, "principle", r->principle);
+    member(j, "principleText", r->principle_text);
     member(j, "code", ep_str(r->code));
     member(j, "decision", decision);
     if (r->retry_after_s)

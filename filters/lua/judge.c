@@ -157,6 +157,7 @@ static bool audit_shadow(struct ep_stream *s, const struct ep_policy *p, const s
 {
     return ep_stream_audit(s, &(struct ep_decision){.decision = "shadow_deny",
                                                     .policy = p->name,
+                                                    .policy_version = p->version,
                                                     .principle = p->principle,
                                                     .reason = v->reason,
                                                     .code = v->code});
@@ -304,11 +305,12 @@ void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_s
                      enum ep_policy_phase phase, struct ep_policy_reply *reply, uint64_t *now_ns,
                      struct ep_policy_verdict *v)
 {
-    bool shadow = set->mode == EP_MODE_SHADOW || p->mode == EP_MODE_SHADOW;
+    enum ep_mode mode = p->constitutional ? p->mode : EP_MAX(p->mode, set->mode);
+    bool shadow = mode == EP_MODE_SHADOW;
     enum matches m;
 
     *v = (struct ep_policy_verdict){.decision = EP_POLICY_ALLOW};
-    if (set->mode == EP_MODE_OFF || p->mode == EP_MODE_OFF)
+    if (mode == EP_MODE_OFF)
         return;
     if (phase == EP_POLICY_CALL) {
         ep_stream_route(s); /* coverage is by route, and the policy before may have changed it */
@@ -337,6 +339,7 @@ void ep_policy_refuse(struct ep_stream *s, const struct ep_policy *p, const stru
 {
     ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_POLICY,
                                              .policy = p->name,
+                                             .policy_version = p->version,
                                              .principle = p->principle,
                                              .reason = v->reason,
                                              .code = v->code,

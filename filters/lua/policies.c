@@ -61,7 +61,7 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
     const struct ep_policies_config *config = i->view ? i->view->policies_config : NULL;
     struct ep_policy_set *set;
 
-    if (!config || !config->directory.n || config->mode == EP_MODE_OFF)
+    if (!config || ((!config->directory.n || config->mode == EP_MODE_OFF) && !config->charter))
         return true; /* and no Lua state is made for nothing */
     set = ep_policy_set_ref(i->worker, i->view, config, err);
     if (!set)

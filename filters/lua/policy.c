@@ -339,7 +339,6 @@ static int load_file(lua_State *L)
 {
     struct ep_policy_set *set = lua_touserdata(L, 1);
     const char *directory = lua_touserdata(L, 2);
-    struct ep_policy **ud;
 
     ep_lua_env_push(L, EP_LUA_POLICY, directory);
     lua_pushfstring(L, "%s/%s", directory, set->file);
@@ -348,7 +347,13 @@ static int load_file(lua_State *L)
     lua_pushfstring(L, "@%s", set->file);
     ep_lua_compile(L, ep_lua_check_str(L, -2), lua_tostring(L, -1), 3);
     lua_call(L, 0, 1);
-    ud = luaL_testudata(L, -1, CLASS);
+    return ep_policy_take(L, set);
+}
+
+int ep_policy_take(lua_State *L, struct ep_policy_set *set)
+{
+    struct ep_policy **ud = luaL_testudata(L, -1, CLASS);
+
     if (!ud)
         return luaL_error(L, "%s:1: a policy file must return policy {...}, not a %s", set->file, luaL_typename(L, -1));
     struct ep_policy *p = *ud;
@@ -484,7 +489,8 @@ struct ep_policy_set *ep_policy_set_ref(struct ep_worker *w, const void *key, co
     ep_arena_init(&set->arena, &set->chunks);
     ep_list_init(&set->defined);
     ep_list_push(&l->policy_sets, &set->node);
-    if (config && config->directory.n && !load_directory(set, config->directory, err)) {
+    if ((config && config->directory.n && config->mode != EP_MODE_OFF && !load_directory(set, config->directory, err)) ||
+        (config && !ep_policy_set_charter(set, config, err))) {
         ep_policy_set_unref(set);
         return NULL;
     }
@@ -535,7 +541,7 @@ void ep_policies_json(struct ep_worker *w, struct ep_json *j)
             ep_json_kstr(j, "file", p->file);
             ep_json_kstr(j, "principle", p->principle);
             ep_json_kstr(j, "on_blind", ep_str(blinds[p->blind]));
-            ep_json_kstr(j, "mode", ep_str(mode_names[EP_MAX(p->mode, set->mode)]));
+            ep_json_kstr(j, "mode", ep_str(mode_names[p->constitutional ? p->mode : EP_MAX(p->mode, set->mode)]));
             ep_json_kuint(j, "seen", p->seen);
             ep_json_kuint(j, "matched", p->matched);
             ep_json_kuint(j, "blind", p->blinded);

@@ -86,6 +86,8 @@ struct ep_policy_meter {
 struct ep_policy {
     struct ep_list node; /* of the set, while it is loaded */
     struct ep_str name, principle, file;
+    struct ep_str version;  /* of the constitution that it is of; empty: it is an operator's */
+    bool constitutional;    /* it carries out a principle: no mode of the operator's makes a shadow of it */
     int line;
     enum ep_mode mode;
     enum ep_policy_blind blind;
@@ -142,6 +144,10 @@ void ep_policy_cover_chain(struct ep_policy_set *set, const struct ep_chain *c);
 void ep_policy_cover_json(const struct ep_policy *p, const struct ep_view *view, struct ep_json *j);
 
 /* Loads a directory, or takes the set that `key` shares. NULL with err, which names file and line. */
+/* Adds the constitution's policies, from the text that was hashed: policy_charter.c. False with err. */
+bool ep_policy_set_charter(struct ep_policy_set *set, const struct ep_policies_config *config, struct ep_error *err);
+/* In Lua, of who loads: takes the value on top for a policy of the set. */
+int ep_policy_take(lua_State *L, struct ep_policy_set *set);
 struct ep_policy_set *ep_policy_set_ref(struct ep_worker *w, const void *key, const struct ep_policies_config *config,
                                         struct ep_error *err);
 void ep_policy_set_unref(struct ep_policy_set *set);

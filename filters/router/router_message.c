@@ -1,6 +1,7 @@
 /* The router's smaller parts: bodies, headers towards the upstream, what may be retried. */
 #include <stdlib.h>
 
+#include "filter/charter.h"
 #include "observe/observe.h"
 #include "router/router.h"
 
@@ -122,6 +123,12 @@ void router_prepare_headers(struct router *r, const struct ep_tls_info *tls)
         ep_headers_set_id(h, EP_HDR_X_EPHOR_PROTOCOL, EP_STR("http/1.1"));
     else
         ep_headers_remove_id(h, EP_HDR_X_EPHOR_PROTOCOL);
+    if (s->view->constitution_config && s->view->constitution_config->charter) {
+        if (s->direction == EP_OUTBOUND && tls && tls->peer_id.n)
+            ep_headers_set_id(h, EP_HDR_X_EPHOR_CONSTITUTION, s->view->constitution_config->charter->digest);
+        else
+            ep_headers_remove_id(h, EP_HDR_X_EPHOR_CONSTITUTION);
+    }
 }
 
 /* What the client of the first hop spoke: in kind is how `protocol: auto` answers. */

@@ -232,6 +232,7 @@ const struct ep_endpoint_row ep_admin_endpoints[] = {
     {"/clusters",        "GET",  false, clusters,    "clusters and endpoints by worker: health, load, connections"},
     {"/policies",        "GET",  false, policies,    "policies by worker: seen, matched, denied, blind"},
     {"/authorize",       "GET",  false, authorize,   "?listener=…&principal=…&method=…&path=…&tool=…: which rule decides for such a call, and why"},
+    {"/constitution",    "GET",  false, ep_admin_constitution, "the constitution in force: hash, text, digest, since when, checks"},
     {"/hops",            "GET",  false, hops,        "where time went, by hop and stage"},
     {"/logging",         "GET",  false, logging,     "the level of the log"},
     {"/logging",         "POST", false, set_logging, "?level=trace|debug|info|warn|error|off"},

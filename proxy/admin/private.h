@@ -37,6 +37,8 @@ void ep_admin_reply_json(struct ep_exchange *x, unsigned status, struct ep_json 
 /* The value of a key in the query; {NULL, 0} when absent. */
 struct ep_str ep_admin_query(const struct ep_exchange *x, const char *key);
 
+/* constitution.c */
+void ep_admin_constitution(struct ep_exchange *x);
 /* page.c: the page at /. malloc'd. */
 char *ep_admin_page(const struct ep_server *server);
 

@@ -20,6 +20,7 @@ static const struct command commands[] = {
     {"policies",  "",                     "what each policy of a running ephor saw, decided, was blind to", ep_cli_policies},
     {"authorize", "KEY=VALUE...",         "which authorize rule decides for a call, and why",        ep_cli_authorize},
     {"audit",     "verify|show|export",   "check the chain of the audit's records, or read them",    ep_cli_audit},
+    {"constitution", "VERB...",           "digest, sign, verify and show the text of a constitution; make keys", ep_cli_constitution},
     {"reference", "WHAT",                 "print a reference: configuration, filters, metrics, schema", ep_cli_reference},
     {"version",   "",                     "print the version",                                       ep_cli_version},
 };

@@ -158,6 +158,10 @@ static bool scalar_text(struct ep_checker *c, struct fy_node *n, const char *wha
         return false;
     }
     p = fy_node_get_scalar(n, &length);
+    if (c->literal) {
+        *out = ep_arena_str(c->arena, ep_str_n(p ? p : "", p ? length : 0));
+        return true;
+    }
     if (!ep_expand(c->arena, ep_str_n(p ? p : "", p ? length : 0), out, &err)) {
         ep_problems_add(c->problems, where, false, "%s: %s", what, err.text);
         return false;

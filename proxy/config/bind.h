@@ -18,6 +18,7 @@ struct ep_checker {
     size_t n_places, cap_places;
     size_t nodes; /* bound so far: aliases can make a small file big */
     bool too_many;
+    bool literal; /* no ${NAME}: the text means the same everywhere */
 };
 
 struct ep_where ep_checker_place(const struct ep_checker *c, const void *object, const char *key);
@@ -34,6 +35,11 @@ size_t ep_scalar_size(enum ep_type type);
 struct ep_str ep_scalar_text(struct ep_arena *arena, const struct ep_field *f, enum ep_type type, const void *value);
 /* ${NAME}, ${NAME:-default} and $$. False with the reason. */
 bool ep_expand(struct ep_arena *arena, struct ep_str text, struct ep_str *out, struct ep_error *err);
+
+/* Parses one YAML document and binds it to the struct of a schema, in the arena. `literal`: nothing of the environment
+ * gets in. False with what is wrong in `problems`, whose source is the text. */
+bool ep_yaml_bind(struct ep_arena *arena, const struct ep_schema *s, void *object, struct ep_str text, bool literal,
+                  const char *empty, struct ep_problems *problems);
 
 struct fy_node;
 /* Where a node stands; `else_` when it doesn't say. */

@@ -95,6 +95,9 @@ struct ep_config *ep_config_load(const char *path, struct ep_problems *problems)
 /* Loads the policies and asks whether they can meet what they are about on the listeners. False with err, which names
  * file and line. *absent: the directory isn't there (on this machine), and nothing was asked. */
 bool ep_config_policies_possible(const struct ep_config *config, bool *absent, struct ep_error *err);
+/* Reads what a parsed configuration names and is judged with: the constitution's text. Takes the reference; NULL when
+ * there is an error in `problems`. */
+struct ep_config *ep_config_complete(struct ep_config *c, struct ep_problems *problems);
 struct ep_config *ep_config_ref(struct ep_config *c);
 void ep_config_unref(struct ep_config *c); /* any thread */
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "config/bind.h"
+#include "config/charter.h"
 #include "config/files.h"
 
 #define FILE_MAX     (4u << 20)
@@ -108,12 +109,12 @@ static void note_rules(const struct ep_config *config, const struct ep_checker *
     }
 }
 
-static bool bind_document(struct ep_config *config, struct ep_str text, const struct look *l,
-                          struct ep_problems *problems)
+static bool bind_document(struct ep_checker *checker, const struct ep_schema *schema, void *object, struct ep_str text,
+                          const struct look *l, const char *empty)
 {
+    struct ep_problems *problems = checker->problems;
     struct fy_diag_cfg diag_config;
     struct fy_parse_cfg parse = {.flags = FYPCF_QUIET | FYPCF_ALLOW_DUPLICATE_KEYS | FYPCF_DISABLE_RECYCLING};
-    struct ep_checker checker = {.arena = &config->arena, .problems = problems};
     struct fy_parser *parser = NULL;
     struct fy_document *document = NULL, *second = NULL;
     struct fy_node *root;
@@ -134,12 +135,12 @@ static bool bind_document(struct ep_config *config, struct ep_str text, const st
         take_complaints(parse.diag, l, problems);
     else if (!root || (fy_node_is_scalar(root) && !fy_node_is_alias(root) && fy_node_get_style(root) == FYNS_PLAIN &&
                        !fy_node_get_scalar0(root)[0]))
-        ep_problems_add(problems, (struct ep_where){0}, false,
-                        "the file is empty; it needs at least listeners and clusters");
+        ep_problems_add(problems, (struct ep_where){0}, false, "%s", empty);
     else
     {
-        ep_bind(&checker, &ep_config_schema, config, root, (struct ep_where){NULL, 1, 1});
-        note_rules(config, &checker);
+        ep_bind(checker, schema, object, root, (struct ep_where){NULL, 1, 1});
+        if (schema == &ep_config_schema)
+            note_rules(object, checker);
     }
     if (root && !fy_parser_get_stream_error(parser)) {
         second = fy_parse_load_document(parser);
@@ -154,26 +155,51 @@ static bool bind_document(struct ep_config *config, struct ep_str text, const st
         fy_parse_document_destroy(parser, document);
     fy_parser_destroy(parser);
     fy_diag_destroy(parse.diag);
-    free(checker.places);
+    free(checker->places);
     return problems->errors == 0;
+}
+
+bool ep_yaml_bind(struct ep_arena *arena, const struct ep_schema *s, void *object, struct ep_str text, bool literal,
+                  const char *empty, struct ep_problems *problems)
+{
+    struct ep_checker checker = {.arena = arena, .problems = problems, .literal = literal};
+    struct look l;
+
+    free(problems->source);
+    problems->source = ep_strndup(text.n ? text.p : "", text.n);
+    problems->source_n = text.n;
+    return look(text, &l, problems) && bind_document(&checker, s, object, text, &l, empty);
 }
 
 struct ep_config *ep_config_parse(struct ep_str text, const char *name, struct ep_problems *problems)
 {
     struct ep_config *c = ep_calloc(1, sizeof *c);
-    struct look l;
 
     free(problems->file);
-    free(problems->source);
     problems->file = ep_strdup(name);
-    problems->source = ep_strndup(text.n ? text.p : "", text.n);
-    problems->source_n = text.n;
     ep_chunk_pool_init(&c->chunks, 0);
     ep_arena_init(&c->arena, &c->chunks);
     atomic_init(&c->refs, 1);
     c->text = ep_arena_str(&c->arena, text.n ? text : EP_STR(""));
-    if (look(c->text, &l, problems) && bind_document(c, c->text, &l, problems))
+    if (ep_yaml_bind(&c->arena, &ep_config_schema, c, c->text, false,
+                     "the file is empty; it needs at least listeners and clusters", problems))
         return c;
+    ep_config_unref(c);
+    return NULL;
+}
+
+struct ep_config *ep_config_complete(struct ep_config *c, struct ep_problems *problems)
+{
+    struct ep_error err;
+
+    if (!c)
+        return NULL;
+    if (ep_charter_take(&c->constitution, &err)) {
+        c->policies.charter = c->constitution.charter;
+        c->policies.charter_mode = c->constitution.mode;
+        return c;
+    }
+    ep_problems_add(problems, (struct ep_where){0}, false, "%s", err.text);
     ep_config_unref(c);
     return NULL;
 }
@@ -185,7 +211,7 @@ struct ep_config *ep_config_load(const char *path, struct ep_problems *problems)
     struct ep_str text;
 
     if (ep_file_read(ep_str(path), FILE_MAX, &text, &err)) {
-        config = ep_config_parse(text, path, problems);
+        config = ep_config_complete(ep_config_parse(text, path, problems), problems);
         ep_file_free(&text, false);
     } else {
         free(problems->file);
@@ -205,6 +231,7 @@ void ep_config_unref(struct ep_config *c)
 {
     if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
         return;
+    ep_charter_free(c->constitution.charter);
     ep_arena_fini(&c->arena);
     ep_chunk_pool_fini(&c->chunks);
     free(c);

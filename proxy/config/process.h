@@ -52,7 +52,7 @@ struct ep_server {
     struct ep_audit *audit;
     struct ep_memory *memory; /* what policies remember; outlives configurations */
     uint64_t generation, digest;
-    uint64_t started_wall_ns, accepted_wall_ns, rejected_wall_ns;
+    uint64_t started_wall_ns, accepted_wall_ns, rejected_wall_ns, constitution_wall_ns;
     char *rejected;
     struct ep_history history;
     struct ep_watch watch;

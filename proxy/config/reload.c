@@ -7,7 +7,7 @@
 #include "config/binds.h"
 #include "config/files.h"
 #include "config/process.h"
-#include "filter/bundle.h"
+#include "filter/charter.h"
 #include "lua/policy_test.h"
 
 #define POLICY_MAX (1u << 20)
@@ -48,13 +48,13 @@ static void tell_accepted(struct ep_server *s, const char *result)
 /* What changes ephor is on record before it does. False: it can't be, and must. */
 static bool record(struct ep_server *s, const struct ep_attempt *a, const char *result, struct ep_error *err)
 {
-    const struct ep_bundle *bundle = a->config->constitution.bundle;
+    const struct ep_charter *charter = a->config->constitution.charter;
     char generation[24];
     const struct ep_audit_field fields[] = {
         {.key = "result", .value = ep_str(result)},
         {.key = "generation", .value = ep_str(generation)},
         {.key = "constitutional_hash", .value = a->config->constitution.hash},
-        {.key = "constitution_digest", .value = bundle ? bundle->digest : (struct ep_str){NULL, 0}},
+        {.key = "constitution_digest", .value = charter ? charter->digest : (struct ep_str){NULL, 0}},
     };
 
     snprintf(generation, sizeof generation, "%llu", (unsigned long long)a->generation);
@@ -112,6 +112,9 @@ static uint64_t digest_of(const struct ep_config *c)
 {
     char *text = ep_config_print(c, true);
     uint64_t digest = mix(policies_digest(c->policies.directory), text, strlen(text));
+
+    if (c->constitution.charter)
+        digest = mix(digest, c->constitution.charter->digest.p, c->constitution.charter->digest.n);
 
     explicit_bzero(text, strlen(text));
     free(text);
@@ -218,11 +221,57 @@ static void warn_of_restart(const struct ep_server *s, const struct ep_config *c
         ep_warn("config", "state: a change takes a restart");
 }
 
+/* Since when the hash and the text are what they are: over reloads that change neither. */
+static void date_constitution(struct ep_server *s, const struct ep_config *old)
+{
+    const struct ep_constitution_config *c = &s->config->constitution, *before = old ? &old->constitution : NULL;
+    struct ep_str none = {NULL, 0};
+
+    if (before && same_str(c->hash, before->hash) &&
+        same_str(c->charter ? c->charter->digest : none, before->charter ? before->charter->digest : none))
+        return;
+    s->constitution_wall_ns = c->hash.n ? ep_clock_wall_ns() : 0;
+    if (c->charter)
+        ep_info("constitution", "version %.*s is in force: %.*s, %zu principles%s", EP_STR_ARG(c->charter->version),
+                EP_STR_ARG(c->charter->digest), c->charter->n_principles, c->charter->signer.n ? ", signed" : "");
+}
+
+/* The bundle and the folders in it that hold files. */
+static void watch_bundle(struct ep_server *s)
+{
+    const struct ep_constitution_config *c = &s->config->constitution;
+    static const char *const pages[] = {EP_CHARTER_YAML, EP_CHARTER_SIGNATURE};
+    struct ep_str last = {NULL, 0};
+
+    ep_watch_directory(&s->watch, c->bundle);
+    for (size_t i = 0; c->bundle.n && i < EP_COUNT(pages); i++) {
+        char *page;
+        if (asprintf(&page, "%.*s/%s", EP_STR_ARG(c->bundle), pages[i]) < 0)
+            abort();
+        ep_watch_file(&s->watch, ep_str(page));
+        free(page);
+    }
+    for (size_t i = 0; c->charter && i < c->charter->n_files; i++) {
+        struct ep_str path = c->charter->files[i].path;
+        char *folder;
+        while (path.n && path.p[path.n - 1] != '/')
+            path.n--;
+        if (!path.n || ep_str_eq(path, last))
+            continue;
+        last = path;
+        if (asprintf(&folder, "%.*s/%.*s", EP_STR_ARG(c->bundle), (int)path.n - 1, path.p) < 0)
+            abort();
+        ep_watch_directory(&s->watch, ep_str(folder));
+        free(folder);
+    }
+}
+
 static void watch(struct ep_server *s)
 {
     ep_watch_begin(&s->watch);
     ep_watch_file(&s->watch, ep_str(s->path));
     ep_watch_directory(&s->watch, s->config->policies.directory);
+    watch_bundle(s);
     if (s->config->identity) {
         ep_watch_file(&s->watch, s->config->identity->files.certificate);
         ep_watch_file(&s->watch, s->config->identity->files.key);
@@ -246,6 +295,7 @@ static void settle(struct ep_server *s, struct ep_attempt *a, uint64_t digest, c
     s->config = a->config;
     s->generation = a->generation;
     s->digest = digest;
+    date_constitution(s, old);
     if (old)
         ep_bind_unlink(old, s->config);
     ep_config_unref(old);
@@ -389,7 +439,7 @@ bool ep_server_rollback(struct ep_server *s, struct ep_error *err)
     if (!text.p)
         return ep_error_set(err, "there is no configuration before this one");
     ep_problems_init(&problems);
-    config = ep_config_parse(text, "the previous configuration", &problems);
+    config = ep_config_complete(ep_config_parse(text, "the previous configuration", &problems), &problems);
     if (config) {
         ep_history_pop(&s->history);
         good = ep_reload_take(s, config, "rollback", err);

@@ -204,6 +204,7 @@ struct ep_server_status ep_server_status(const struct ep_server *s)
     return (struct ep_server_status){
         .ready = s->ready,
         .draining = s->stage != EP_DRAIN_NOT,
+        .constitution_wall_ns = s->constitution_wall_ns,
         .workers = s->n,
         .generation = s->generation,
         .started_wall_ns = s->started_wall_ns,

@@ -30,6 +30,7 @@ struct ep_server_status {
     unsigned workers;
     uint64_t generation;
     uint64_t started_wall_ns, accepted_wall_ns;
+    uint64_t constitution_wall_ns; /* since when this hash and this text are in force; 0: there is none */
     const char *rejected; /* why the last one was; NULL: the last one was accepted */
     uint64_t rejected_wall_ns;
 };

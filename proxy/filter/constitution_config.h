@@ -5,12 +5,20 @@
 #include "base/base.h"
 #include "filter/stream.h"
 
-struct ep_bundle; /* filter/bundle.h */
+struct ep_charter; /* filter/charter.h */
+
+enum ep_severity { EP_SEVERITY_LOW, EP_SEVERITY_MEDIUM, EP_SEVERITY_HIGH, EP_SEVERITY_CRITICAL };
 
 struct ep_principle {
-    struct ep_str id, text, severity, tags_json; /* the last: an array, or empty */
-    const struct ep_str *policies;               /* names of those that carry it out */
-    size_t n_policies;
+    struct ep_str id, text;
+    int severity;           /* enum ep_severity */
+    struct ep_vec policies; /* of ep_str: names of those that carry it out */
+    struct ep_vec tags;     /* of ep_str: compliance_tags of what is decided in its name */
+    struct ep_str tags_json; /* the same as an array; empty: none */
+};
+
+struct ep_constitution_signature {
+    struct ep_str key; /* "ed25519:…" */
 };
 
 struct ep_constitution_config {
@@ -18,7 +26,11 @@ struct ep_constitution_config {
     int mode;             /* enum ep_mode */
     bool strict;          /* a request without the hash is refused too */
     struct ep_vec accept; /* of ep_str: other hashes that are still good while a new one rolls out */
-    struct ep_bundle *bundle; /* its text; NULL: none. Loaded with the configuration and freed with it */
+    struct ep_str bundle; /* the directory of its text; empty: none */
+    struct ep_str digest; /* that text and no other */
+    struct ep_constitution_signature *signature; /* NULL: not asked for */
+    /* not of the file */
+    struct ep_charter *charter; /* the text; NULL: none. Read with the configuration and freed with it */
 };
 
 /* Of the bundle; NULL when it has none of that id, or there is no bundle or constitution. */

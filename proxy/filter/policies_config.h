@@ -4,6 +4,8 @@
 
 #include "base/base.h"
 
+struct ep_charter;
+
 struct ep_policies_budget {
     int64_t instructions; /* of one call of one policy */
     uint64_t memory;      /* bytes more than before the call */
@@ -29,6 +31,9 @@ struct ep_policies_config {
     int mode; /* enum ep_mode: shadow makes every policy a shadow, off runs none */
     bool require_tests;
     struct ep_policies_record *record; /* NULL: none */
+    /* not of the file */
+    const struct ep_charter *charter; /* filter/charter.h: the constitution's policies run too; NULL: none */
+    int charter_mode;                 /* enum ep_mode, of `constitution` */
 };
 
 extern const struct ep_schema ep_policies_schema, ep_policies_budget_schema;

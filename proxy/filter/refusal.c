@@ -4,6 +4,8 @@
 
 #include "observe/json.h"
 
+#define PRINCIPLE_TEXT_MAX 200u /* in a sentence; a longer one is told where there is a member for it */
+
 static const struct {
     unsigned status, grpc;
     const char *title, *lead;
@@ -71,9 +73,12 @@ struct ep_str ep_refusal_text(const struct ep_refusal *r, struct ep_arena *arena
     const char *lead = kinds[r->kind].lead;
     bool named = ep_refusal_is_decision(r) && r->kind != EP_REFUSE_UNAUTHORIZED && r->policy.n;
 
-    return ep_arena_printf(arena, "%s%s%.*s%s%.*s%s%.*s%s", lead, named ? " " : "", named ? (int)r->policy.n : 0,
+    struct ep_str says = r->principle_text.n <= PRINCIPLE_TEXT_MAX ? r->principle_text : (struct ep_str){NULL, 0};
+
+    return ep_arena_printf(arena, "%s%s%.*s%s%.*s%s%.*s%s%.*s%s", lead, named ? " " : "", named ? (int)r->policy.n : 0,
                            named ? r->policy.p : "", r->reason.n ? ": " : "", EP_STR_ARG(r->reason),
-                           r->principle.n ? " (principle " : "", EP_STR_ARG(r->principle), r->principle.n ? ")" : "");
+                           r->principle.n ? " (principle " : "", EP_STR_ARG(r->principle), says.n ? ": " : "",
+                           EP_STR_ARG(says), r->principle.n ? ")" : "");
 }
 
 /* --- answers --- */
@@ -125,6 +130,7 @@ static struct ep_str problem(const struct ep_refusal *r, struct ep_str decision,
     member(&j, "code", code);
     member(&j, "policy", r->policy);
     member(&j, "principle", r->principle);
+    member(&j, "principle_text", r->principle_text);
     member(&j, "decision", decision);
     ep_json_object_end(&j);
     return ep_json_take(&j, arena);

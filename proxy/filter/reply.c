@@ -2,7 +2,7 @@
  *
  * A reply is built at once and sent by the stream's task at the end of the turn, so that no filter's step ever
  * runs inside another's. */
-#include "filter/constitution_config.h"
+#include "filter/charter.h"
 #include "filter/decision.h"
 #include "filter/private.h"
 #include "filter/refusal.h"
@@ -202,6 +202,7 @@ static bool recorded(struct ep_stream *s, struct ep_refusal *r)
 
 void ep_stream_refuse(struct ep_stream *s, const struct ep_refusal *given)
 {
+    const struct ep_constitution_config *c = s->view->constitution_config;
     struct ep_refusal r = *given;
     const struct ep_principle *p;
 
@@ -213,7 +214,9 @@ void ep_stream_refuse(struct ep_stream *s, const struct ep_refusal *given)
     r.principle = ep_arena_str(&s->arena, r.principle);
     r.reason = ep_arena_str(&s->arena, r.reason);
     r.code = ep_arena_str(&s->arena, ep_str(r.code)).p;
-    p = ep_constitution_principle(s->view->constitution_config, r.principle);
+    if (!r.principle.n && c && c->charter && ep_refusal_is_decision(&r))
+        r.principle = ep_charter_principle_of(c->charter, r.policy);
+    p = ep_constitution_principle(c, r.principle);
     r.principle_text = p ? p->text : (struct ep_str){NULL, 0}; /* of the view: it outlives the stream */
     ep_stream_decision(s);
     if (recorded(s, &r))

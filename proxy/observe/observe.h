@@ -63,6 +63,8 @@ struct ep_row {
     uint64_t count, p50_ns, p99_ns, max_ns, sum_ns;
 };
 struct ep_row *ep_stats_rows(struct ep_stats *const *shards, size_t n, enum ep_metric m, size_t *rows); /* malloc'd */
+/* The value of one counter over all shards. */
+uint64_t ep_stats_total(struct ep_stats *const *shards, size_t n, enum ep_metric m, const struct ep_str *labels);
 const char *ep_metric_name(enum ep_metric m);
 /* docs/reference/metrics.md, made from metrics.def. malloc'd, NUL-terminated. */
 char *ep_metrics_reference(void);

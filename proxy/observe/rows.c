@@ -36,3 +36,20 @@ struct ep_row *ep_stats_rows(struct ep_stats *const *shards, size_t n, enum ep_m
     *rows = used;
     return out;
 }
+
+uint64_t ep_stats_total(struct ep_stats *const *shards, size_t n, enum ep_metric m, const struct ep_str *labels)
+{
+    unsigned n_labels = ep_metric_labels(m);
+    size_t count;
+    struct series **all = ep_stats_collect(shards, n, m, &count);
+    uint64_t total = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        bool same = true;
+        for (unsigned k = 0; k < n_labels; k++)
+            same &= ep_str_eq(all[i]->labels[k], labels[k]);
+        total += same ? __atomic_load_n(&all[i]->cell, __ATOMIC_RELAXED) : 0;
+    }
+    free(all);
+    return total;
+}

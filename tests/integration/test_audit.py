@@ -222,3 +222,13 @@ def test_what_was_changed_is_found_by_line_and_never_written_over(audited):
     assert "6 records" in verify(proxy).stdout
 
 
+def test_the_head_is_signed_and_the_key_tells(audited, tmp_path):
+    key = tmp_path / "audit.pem"
+    run("openssl", "genpkey", "-algorithm", "ed25519", "-out", key)
+    proxy = audited(sign=str(key))
+    public = run(proxy.binary, "constitution", "keygen", "--public", key).stdout.strip()
+    assert wire1.get(proxy.port, "/deny").status == 403
+    proxy.stop()
+    assert "its head is signed" in verify(proxy, "--key", public).stdout
+    other = run(proxy.binary, "constitution", "keygen", tmp_path / "other.pem").stdout.strip()
+    assert "not of this key" in verify(proxy, "--key", other, check=False).stderr

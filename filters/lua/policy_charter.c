@@ -1,0 +1,102 @@
+/* The constitution's policies: they run with the operator's, from the text whose digest was checked.
+ *
+ * They come first, since what they say holds whatever else does. `policies.mode` is the operator's and doesn't touch them;
+ * `constitution.mode` does. A policy that names no principle gets the one whose list names the policy. They may require
+ * ephor.* and nothing else: a library of theirs would be text of the disk. */
+#include "filter/charter.h"
+#include "lua/policy.h"
+
+#define CHUNK_NAME_MAX 300u
+
+struct loading {
+    struct ep_policy_set *set;
+    const struct ep_charter_file *file;
+};
+
+static int load_text(lua_State *L)
+{
+    const struct loading *l = lua_touserdata(L, 1);
+
+    ep_lua_env_push(L, EP_LUA_POLICY, NULL);
+    lua_pushlstring(L, l->file->text.p, l->file->text.n);
+    lua_pushfstring(L, "@%s", l->file->path.p);
+    ep_lua_compile(L, ep_lua_check_str(L, -2), lua_tostring(L, -1), 2);
+    lua_call(L, 0, 1);
+    return ep_policy_take(L, l->set);
+}
+
+static bool load_one(struct ep_policy_set *set, const struct ep_charter_file *file, struct ep_error *err)
+{
+    struct loading loading = {set, file};
+    struct ep_lua *l = set->lua;
+    bool good = true;
+
+    set->file = file->path.p;
+    lua_pushcfunction(l->thread, load_text);
+    lua_pushlightuserdata(l->thread, &loading);
+    l->loading = set;
+    if (ep_lua_call(l, l->thread, 1, 0, &ep_lua_budget_load, ep_clock_ns()) != EP_LUA_OK) {
+        struct ep_str e = ep_lua_error(l->thread);
+        good = ep_error_set(err, "the constitution's policy %s: %.*s", file->path.p, EP_STR_ARG(e));
+    }
+    l->loading = NULL;
+    lua_settop(l->thread, 0);
+    set->file = NULL;
+    return good;
+}
+
+static const struct ep_str deciders[] = {EP_STR_INIT("constitution"), EP_STR_INIT("authorize"), EP_STR_INIT("agent"),
+                                         EP_STR_INIT("audit")};
+
+/* A policy, or what else names itself in a refusal. */
+static bool is_there(const struct ep_policy_set *set, struct ep_str name)
+{
+    for (unsigned i = 0; i < set->n; i++)
+        if (ep_str_eq(set->v[i]->name, name))
+            return true;
+    for (size_t i = 0; i < EP_COUNT(deciders); i++)
+        if (ep_str_eq(deciders[i], name))
+            return true;
+    return false;
+}
+
+/* Those from `first` on to the front. */
+static void move_up(struct ep_policy_set *set, unsigned first)
+{
+    struct ep_policy *own[EP_POLICIES_MAX];
+    unsigned n = set->n - first;
+
+    memcpy(own, set->v + first, n * sizeof *own);
+    memmove(set->v + n, set->v, first * sizeof *own);
+    memcpy(set->v, own, n * sizeof *own);
+}
+
+bool ep_policy_set_charter(struct ep_policy_set *set, const struct ep_policies_config *config, struct ep_error *err)
+{
+    const struct ep_charter *charter = config->charter;
+    unsigned first = set->n;
+
+    if (!charter || config->charter_mode == EP_MODE_OFF)
+        return true;
+
+    for (size_t i = 0; i < charter->n_files; i++)
+        if (ep_charter_is_policy(charter->files[i].path) && !load_one(set, &charter->files[i], err))
+            return false;
+    for (unsigned i = first; i < set->n; i++) {
+        struct ep_policy *p = set->v[i];
+        p->constitutional = true;
+        p->mode = EP_MAX(p->mode, (enum ep_mode)config->charter_mode);
+        p->version = charter->version;
+        if (!p->principle.n)
+            p->principle = ep_charter_principle_of(charter, p->name);
+    }
+    for (size_t i = 0; i < charter->n_principles; i++) {
+        const struct ep_str *names = charter->principles[i].policies.v;
+        for (size_t k = 0; k < charter->principles[i].policies.n; k++)
+            if (!is_there(set, names[k]))
+                ep_warn("constitution", "principle %.*s: there is no policy '%.*s'",
+                        EP_STR_ARG(charter->principles[i].id), EP_STR_ARG(names[k]));
+    }
+    move_up(set, first);
+    return true;
+}
