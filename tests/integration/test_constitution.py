@@ -59,6 +59,7 @@ def post(port, message, path="/api/v1/messages", headers=JSON):
 @pytest.mark.parametrize("message, status", [
     ({"content": "hi", "constitutional_hash": HASH}, 200),
     ({"content": "hi", "constitutional_hash": WRONG}, 403),
+    ({"message_type": "command", "constitutional_hash": WRONG}, 403),
     ({"content": {"deep": ["}", "\""]}, "routing": {"routing_key": "a", "constitutional_hash": WRONG}}, 403),
     ({"routing": {"constitutional_hash": HASH}, "constitutional_hash": HASH}, 200),
     ({"routing": {"constitutional_hash": HASH}, "constitutional_hash": WRONG}, 403),

@@ -67,3 +67,18 @@ def test_npm_packages_are_pinned(folder):
     for name in package["dependencies"]:
         entry = lock["packages"][f"node_modules/{name}"]
         assert entry["version"] and entry["integrity"].startswith("sha512-"), name
+
+
+def test_the_numbers_of_the_agent_bus_are_those_of_its_proto():
+    proto = (ROOT / "proto" / "agent_bus.proto").read_text()
+    header = (ROOT / "filters" / "agent" / "bus_hash.h").read_text()
+
+    def number(message, field):
+        body = re.search(rf"^message {message} {{(.*?)^}}", proto, re.M | re.S)[1]
+        return re.search(rf"\b{field} = (\d+);", body)[1]
+    for name, message, field in (("MESSAGE_ROUTING", "AgentMessage", "routing"),
+                                 ("MESSAGE_CONSTITUTIONAL_HASH", "AgentMessage", "constitutional_hash"),
+                                 ("ROUTING_CONSTITUTIONAL_HASH", "Routing", "constitutional_hash")):
+        assert re.search(rf"EP_BUS_{name}\s+(\d+)u", header)[1] == number(message, field)
+    package, service = re.search(r"^package (\S+);", proto, re.M)[1], re.search(r"^service (\w+)", proto, re.M)[1]
+    assert f'"{package}.{service}"' in header
