@@ -84,7 +84,7 @@ def test_always_answers_when_the_disk_has_it_and_holds_what_passes_too(audited):
     with wire1.connect(proxy.port) as wire:
         for path, status in [("/deny", 403), ("/shadow", 200), ("/public", 200)] * 20:
             assert wire.send(f"GET {path} HTTP/1.1\r\nHost: t\r\n\r\n").response().status == status
-    assert proxy.metric("ephor_audit_unsynced_records") == 0
+    until(lambda: proxy.metric("ephor_audit_unsynced_records") == 0, "the gauge")
     decisions = [r["decision"] for r in records(proxy.audit) if r["event"] == "decision"]
     assert decisions.count("deny") == 20 and decisions.count("shadow_deny") == 20
 
