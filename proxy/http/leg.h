@@ -121,7 +121,6 @@ struct ep_http_options {
     uint64_t ping_interval_ns;        /* h2 keep-alive; 0: none */
     uint64_t max_requests;            /* a connection; 0: no limit */
     bool extended_connect;            /* RFC 8441 */
-    struct ep_str server_name;        /* for error pages */
 };
 void ep_http_options_preset(struct ep_http_options *o);
 

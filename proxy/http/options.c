@@ -13,7 +13,6 @@ void ep_http_options_preset(struct ep_http_options *o)
         .headers_timeout_ns = 10 * EP_S,
         .idle_timeout_ns = 300 * EP_S,
         .flush_timeout_ns = 60 * EP_S,
-        .server_name = EP_STR_INIT("ephor"),
     };
 }
 

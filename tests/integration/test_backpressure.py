@@ -190,5 +190,6 @@ def test_a_client_of_1_mib_a_second_costs_no_memory(ephor, process, tmp_path, si
     proxy = ephor(config(port, cluster={"protocol": "http/1.1"}))
     taken = curl("--max-time", 60 + 2 * SLOW_MIB, version, "--limit-rate", "1M", "-o", "/dev/null", "-w", "%{size_download} %{time_total}",
                  f"http://127.0.0.1:{proxy.port}/slow", timeout=60 + 2 * SLOW_MIB).stdout.split()
-    assert int(taken[0]) == SLOW_MIB * MIB and float(taken[1]) > SLOW_MIB / 2
+    assert int(taken[0]) == SLOW_MIB * MIB
+    assert SLOW_MIB < 64 or float(taken[1]) > SLOW_MIB / 2  # curl evens the rate out over some seconds
     assert proxy.rss("VmHWM") < 16 * MIB, f"{proxy.rss('VmHWM') / MIB:.1f} MiB"
