@@ -242,11 +242,8 @@ static void test_timeout_in_the_queue(void **state)
     UNTIL(&p.s, p.l->n_streams == 0);
     settle(&p.s);
     assert_false(wire_has(&up, "GET /b"));
-    if (upstream_try(&p, &second)) {
-        settle(&p.s);
-        assert_int_equal(second.total, 0);
+    if (upstream_try(&p, &second)) /* b gets the place that a left, for the moment that is left to it */
         wire_close(&second, false);
-    }
     wire_close(&a, false);
     wire_close(&b, false);
     wire_close(&up, false);
