@@ -50,7 +50,7 @@ static void audit(struct scene *s)
 }
 
 /* callgrind counts from here. */
-__attribute__((noinline)) void measured(struct scene *s, unsigned n)
+__attribute__((noinline, noclone, used, externally_visible)) void measured(struct scene *s, unsigned n)
 {
     const struct ep_filter *f = s->play.instance.filter;
 

@@ -26,7 +26,7 @@ def instructions(row):
     """Of `measured`, less what it was called for to warm up (100 times)."""
     with tempfile.TemporaryDirectory(prefix="ephor-bench-") as home:
         out = pathlib.Path(home) / "out"
-        subprocess.run(["valgrind", "-q", "--tool=callgrind", "--toggle-collect=measured", f"--callgrind-out-file={out}",
+        subprocess.run(["valgrind", "-q", "--tool=callgrind", "--toggle-collect=measured*", f"--callgrind-out-file={out}",
                         TOOL, row, str(COUNTED)], capture_output=True, text=True, check=True)
         total = int(re.search(r"^(?:summary|totals): (\d+)", out.read_text(), re.M)[1])
         return total / (COUNTED + 100)

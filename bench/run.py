@@ -55,13 +55,13 @@ def agent_body():
 
 # name: what, load (front protocol of the client), roles in order from the client, path, requests a round, clients, streams
 WORKLOADS = {
-    "h2c":      dict(title="h2c → h2c, small GET", roles=[dict(front="h2c", back="h2c")], n=60000, c=32, m=8),
+    "h2c":      dict(title="h2c → h2c, small GET", roles=[dict(front="h2c", back="h2c")], n=200000, c=32, m=8),
     "agent":    dict(title="h2c → h2c, POST of a 2 KiB tools/call, 15 headers", roles=[dict(front="h2c", back="h2c")], n=30000,
                      c=32, m=8, agent=True),
-    "tls":      dict(title="TLS h2 → h2c, small GET", roles=[dict(front="tls", back="h2c")], n=60000, c=32, m=8),
+    "tls":      dict(title="TLS h2 → h2c, small GET", roles=[dict(front="tls", back="h2c")], n=200000, c=32, m=8),
     "pair":     dict(title="pair: h1 → proxy → mTLS h2 → proxy → h1, the same POST",
                      roles=[dict(front="h1", back="mtls"), dict(front="mtls", back="h1")], n=15000, c=32, m=1, agent=True),
-    "lua":      dict(title="h2c → h2c, small GET, a policy in Lua on", roles=[dict(front="h2c", back="h2c", lua=True)], n=60000,
+    "lua":      dict(title="h2c → h2c, small GET, a policy in Lua on", roles=[dict(front="h2c", back="h2c", lua=True)], n=200000,
                      c=32, m=8),
     "h1":       dict(title="h1 → h1, small GET", roles=[dict(front="h1", back="h1")], n=30000, c=32, m=1),
     "connect":  dict(title="new TLS connection for each request (per connection)", roles=[dict(front="tls", back="h2c")],
