@@ -222,7 +222,9 @@ static const char *same_again(struct matcher *m, const char *s, char digit)
 
     if (i < 0 || i >= m->n_captures || m->capture[i].n == CAPTURE_OPEN)
         luaL_error(m->L, "invalid capture index %%%d", i + 1);
-    size_t n = m->capture[i].n > 0 ? (size_t)m->capture[i].n : 0;
+    if (m->capture[i].n == CAPTURE_POSITION) /* a place has no text */
+        return NULL;
+    size_t n = (size_t)m->capture[i].n;
     step(m, (unsigned)(n / 16) + 1);
     if ((size_t)(m->end - s) < n || memcmp(s, m->capture[i].p, n) != 0)
         return NULL;
