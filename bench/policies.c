@@ -1,5 +1,6 @@
-/* What one decision costs, by kind: `bench_policies ROW N` does it N times and prints the nanoseconds of one; `bench_policies
- * list` names the rows; `bench_policies pause MIB [generational]` tells what the collector takes. bench/policies.py runs it plainly, and under callgrind for the instructions. */
+/* What one decision costs, by kind: `bench_policies ROW N` does it N times and prints the nanoseconds of one;
+ * `bench_policies list` names the rows; `bench_policies pause MIB [HEAP [generational]]` tells what the collector takes.
+ * bench/policies.py runs the rows plainly, and under callgrind for the instructions. */
 #include "../tests/unit/lua_fixture.h"
 
 #include "lua/policy.h"
@@ -91,40 +92,126 @@ static void set_up(struct scene *s, const struct row *row)
     s->stream.s.call.body = ep_str_n(body, sizeof body - 1);
 }
 
-/* A policy that keeps `mib` of tables alive and leaves some 40 KiB of garbage at each call. What the collector takes at
- * most at once: ours between calls, or Lua's generational one within them (`generational`), where only the longest call
- * can be told, and the usual one with it. */
-static void collector_pause(struct scene *s, int mib, bool generational)
+static uint64_t cpu_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * EP_S + (uint64_t)t.tv_nsec;
+}
+
+struct longest {
+    uint64_t wall, cpu, wall_start, cpu_start;
+};
+
+static void start(struct longest *l)
+{
+    l->wall_start = ep_clock_ns();
+    l->cpu_start = cpu_ns();
+}
+
+static void stop(struct longest *l)
+{
+    l->cpu = EP_MAX(l->cpu, cpu_ns() - l->cpu_start);
+    l->wall = EP_MAX(l->wall, ep_clock_ns() - l->wall_start);
+}
+
+#define GARBAGE(n) \
+    HEAD "call = function(c) local t = {} for i = 1, " n " do t[i] = {i, 'x' .. i} end kept[300 + #t] = t end }"
+
+static const struct heap {
+    const char *name, *policy; /* %d: of what there is much */
+    int a_mib;                 /* %d for 1 MiB */
+} heaps[] = {
+    /* small tables, 40 KiB of garbage a call */
+    {"tables", "local kept = {} for i = 1, %d do kept[i] = {i, tostring(i)} end\n" GARBAGE("300"), 7000},
+    /* the same with 700 KiB of garbage a call, which is about what its budget allows */
+    {"heavy", "local kept = {} for i = 1, %d do kept[i] = {i, tostring(i)} end\n" GARBAGE("4500"), 7000},
+    /* one table, which Lua traverses at once, and again at the end of the cycle when it was written to */
+    {"array", "local kept = {} for i = 1, %d do kept[i] = true end\n" GARBAGE("300"), 65536},
+    {"hash", "local kept = {} for i = 1, %d do kept['k' .. i] = true end\n" GARBAGE("300"), 13000},
+    /* strings: their table is made smaller at once, at the end of a cycle */
+    {"strings", "local kept = {} for i = 1, %d do kept[i] = 'k' .. i end\n" GARBAGE("300"), 20000},
+};
+
+/* The longest step that Lua doesn't divide, in some cycles. */
+static struct longest longest_step(struct ep_lua *l)
+{
+    struct longest step = {0};
+
+    for (int cycle = 0; cycle < 20; cycle++) {
+        int done;
+        do {
+            start(&step);
+            done = lua_gc(l->L, LUA_GCSTEP, 0);
+            stop(&step);
+        } while (!done);
+    }
+    return step;
+}
+
+/* A policy that keeps `mib` alive and leaves garbage at each call: what the collector takes at most at once, ours
+ * between calls or Lua's generational one within them, where only the longest call can be told. Ours is kept from
+ * running at the end of the call and run by an empty one after it, so that it can be clocked alone. */
+static int collector_pause(struct scene *s, int mib, const char *kind, bool generational)
 {
     static char policy[1024];
-    static uint64_t ns[20000];
     struct row row = {"pause", policy};
-    uint64_t longest = 0, sum = 0;
+    const struct heap *h = heaps;
+    struct longest call = {0}, slice = {0};
+    unsigned n = 20000, slices = 0, over = 0;
+    uint64_t spent = 0;
+    size_t most = 0;
 
-    snprintf(policy, sizeof policy,
-             "local kept = {} for i = 1, %d do kept[i] = {i, tostring(i)} end\n" HEAD
-             "call = function(c) local t = {} for i = 1, 300 do t[i] = {i, 'x' .. i} end kept[300 + #t] = t end }",
-             mib * 7000);
+    while (h < heaps + EP_COUNT(heaps) && strcmp(h->name, kind) != 0)
+        h++;
+    if (h == heaps + EP_COUNT(heaps)) {
+        fprintf(stderr, "there is no heap '%s'\n", kind);
+        return 1;
+    }
+    snprintf(policy, sizeof policy, h->policy, mib * h->a_mib);
     set_up(s, &row);
     struct ep_lua *l = s->play.worker.lua;
     lua_gc(l->L, LUA_GCCOLLECT);
-    l->collect_at = l->bytes;
-    l->pause_longest_ns = 0;
+    size_t live = l->bytes, collect_at = l->bytes;
+    l->cycle_bytes = l->cycle_freed = 0;
     if (generational) {
-        l->collect_at = SIZE_MAX;
         lua_gc(l->L, LUA_GCRESTART);
         lua_gc(l->L, LUA_GCGEN, 0, 0);
     }
-    for (size_t i = 0; i < EP_COUNT(ns); i++) {
-        uint64_t start = ep_clock_ns();
+    for (unsigned i = 0; i < n; i++) {
+        struct ep_lua_run saved;
+        l->collect_at = SIZE_MAX;
+        start(&call);
         ep_filter_policies.request_headers(&s->stream.s, s->stream.state, true);
-        ns[i] = ep_clock_ns() - start;
-        longest = EP_MAX(longest, ns[i]);
-        sum += ns[i];
+        stop(&call);
+        most = EP_MAX(most, l->bytes);
+        if (s->stream.s.refused) /* by the budget of time: the machine was busy */
+            over++;
+        s->stream.s.refused = false;
+        if (generational)
+            continue;
+        /* A run that began when the call did, so that the slice is as long as after the call. */
+        l->collect_at = collect_at;
+        slices += l->bytes >= collect_at;
+        ep_lua_begin(l, &ep_lua_budget_call, call.wall_start, &saved);
+        start(&slice);
+        ep_lua_end(l, &saved);
+        stop(&slice);
+        spent += cpu_ns() - slice.cpu_start;
+        collect_at = l->collect_at;
     }
-    printf("%.1f MiB live, %s: the longest call %.0f us, the mean %.0f us, the longest slice %.0f us\n",
-           (double)l->bytes / (1 << 20), generational ? "generational" : "ours", (double)longest / 1e3,
-           (double)sum / EP_COUNT(ns) / 1e3, (double)l->pause_longest_ns / 1e3);
+    printf("%s, %.1f MiB live, %s: the longest call %.0f us (CPU %.0f), the heap at most %.1f MiB, %u of %u over budget\n",
+           kind, (double)live / (1 << 20), generational ? "generational" : "ours", (double)call.wall / 1e3,
+           (double)call.cpu / 1e3, (double)most / (1 << 20), over, n);
+    if (!generational) {
+        struct longest step = longest_step(l);
+        printf("  %u slices, %.0f us of CPU each, the longest CPU %.0f us, wall %.0f us; one step at most CPU %.0f us, wall "
+               "%.0f us\n",
+               slices, slices ? (double)spent / slices / 1e3 : 0, (double)slice.cpu / 1e3, (double)slice.wall / 1e3,
+               (double)step.cpu / 1e3, (double)step.wall / 1e3);
+    }
+    return 0;
 }
 
 static void tear_down(struct scene *s)
@@ -147,9 +234,9 @@ int main(int argc, char **argv)
         return 0;
     }
     if (strcmp(argv[1], "pause") == 0) {
-        collector_pause(&s, (int)n, argc > 3);
+        int rc = collector_pause(&s, (int)n, argc > 3 ? argv[3] : "tables", argc > 4);
         tear_down(&s);
-        return 0;
+        return rc;
     }
     for (size_t i = 0; i < EP_COUNT(rows); i++) {
         if (strcmp(rows[i].name, argv[1]) != 0)

@@ -8,9 +8,11 @@
 #include "observe/observe.h"
 
 #define COLLECT_BYTES_MIN ((size_t)256 << 10)
-#define COLLECT_PRESSED   ((size_t)16 << 20) /* above twice what was live: garbage is made faster than collected */
-#define SLICE_NS_MIN      (100 * EP_US)
-#define SLICE_NS_MAX      (800 * EP_US)
+#define COLLECT_BYTES_MAX ((size_t)8 << 20)
+#define COLLECT_HURRY     ((size_t)1 << 20)  /* so far above `collect_at` a slice is as long as may be */
+#define COLLECT_PRESSED   ((size_t)16 << 20) /* garbage is made faster than collected: the rest of the cycle at once */
+#define SLICE_NS_MIN      (200 * EP_US)
+#define SLICE_NS_MAX      (600 * EP_US) /* and then one step, which Lua may not divide: docs/performance.md */
 #define STACK_BYTES_MAX   (1 << 20)
 #define CLOCKED_BYTES     4096u /* allocations from here on look at the clock: copying them takes time */
 
@@ -246,21 +248,32 @@ void ep_lua_begin(struct ep_lua *l, const struct ep_lua_budget *b, uint64_t now_
     l->run.deadline_ns = now_ns + b->time_ns;
 }
 
-/* A slice of the collector's work, as long as the run that began at `started_ns` was. */
+/* The next cycle begins when about as much garbage was made as is live. What was made during a cycle says nothing of
+ * that: with it, each cycle would begin later than the one before. */
+static void set_collect_at(struct ep_lua *l, size_t live)
+{
+    l->collect_at = live + EP_MIN(EP_MAX(live, COLLECT_BYTES_MIN), COLLECT_BYTES_MAX);
+    l->cycle_bytes = l->cycle_freed = 0;
+}
+
+/* A slice of the collector's work: as long as the run that began at `started_ns`, longer when garbage piles up. */
 static void collect(struct ep_lua *l, uint64_t started_ns)
 {
-    bool pressed = l->bytes > l->collect_at + COLLECT_PRESSED;
-    uint64_t start = ep_clock_ns(), ran = start > started_ns ? start - started_ns : 0, now = start;
-    uint64_t end = start + EP_MIN(EP_MAX(ran, SLICE_NS_MIN), SLICE_NS_MAX);
+    size_t before = l->bytes, debt = before - l->collect_at;
+    uint64_t start = ep_clock_ns(), ran = start > started_ns ? start - started_ns : 0, now;
+    uint64_t long_ns = EP_MAX(ran, SLICE_NS_MIN + (SLICE_NS_MAX - SLICE_NS_MIN) * debt / COLLECT_HURRY);
+    uint64_t end = start + EP_MIN(long_ns, SLICE_NS_MAX);
+    bool done;
 
+    if (l->cycle_bytes == 0)
+        l->cycle_bytes = before;
     do {
-        bool done = lua_gc(l->L, LUA_GCSTEP, 0);
+        done = lua_gc(l->L, LUA_GCSTEP, 0);
         now = ep_clock_ns();
-        if (done) { /* the end of a cycle */
-            l->collect_at = EP_MAX(2 * l->bytes, COLLECT_BYTES_MIN);
-            break;
-        }
-    } while (pressed || now < end);
+    } while (!done && (debt > COLLECT_PRESSED || now < end));
+    l->cycle_freed += before > l->bytes ? before - l->bytes : 0;
+    if (done)
+        set_collect_at(l, EP_MIN(l->bytes, l->cycle_bytes > l->cycle_freed ? l->cycle_bytes - l->cycle_freed : 0));
     l->pause_longest_ns = EP_MAX(l->pause_longest_ns, now - start);
 }
 
@@ -492,9 +505,9 @@ static int set_up(lua_State *L)
     t = ep_lua_thread_take(l);
     l->thread = t.L;
     l->thread_ref = t.ref;
-    lua_gc(L, LUA_GCINC, 0, 20, 10); /* a step is 10 to 20 us; docs/performance.md has the figures */
+    lua_gc(L, LUA_GCINC, 0, 20, 10); /* small steps; docs/performance.md has the figures */
     lua_gc(L, LUA_GCSTOP);           /* it runs when `collect` says so */
-    l->collect_at = EP_MAX(2 * l->bytes, COLLECT_BYTES_MIN);
+    set_collect_at(l, l->bytes);
     return 0;
 }
 

@@ -10,7 +10,8 @@
  * and the hook then fires at each instruction. Afterwards the state is as sound as before, since lua_pcall unwound it.
  * A coroutine that a hook's error killed is never used again: Lua 5.4 leaves its hooks off for ever.
  *
- * The collector is Lua's incremental one, and runs between runs only, in slices as long as the run was (0.1 to 0.8 ms).
+ * The collector is Lua's incremental one, and runs between runs only, in slices of 0.2 to 0.6 ms and one step of
+ * Lua's (docs/performance.md has what was measured): as long as the run was, longer when garbage piles up.
  * Inside of a run it would call the finalizers of the library's buffers at the limit of memory or of the C stack, where
  * they fail, and what they should have freed is lost for ever. Only a run that reaches its limit of memory makes Lua
  * collect everything at once, which calls no finalizer.
@@ -79,6 +80,7 @@ struct ep_lua {
     unsigned refs;
     size_t bytes; /* live in the state */
     size_t collect_at;       /* bytes from which on garbage is collected */
+    size_t cycle_bytes, cycle_freed; /* of the collector's cycle: there at its begin, freed in it */
     uint64_t pause_longest_ns; /* of the collector */
     int tick;     /* instructions between two hooks */
     uint32_t big[EP_LUA_BIG_CLASSES]; /* live blocks by log2 of their weight */
