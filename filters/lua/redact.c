@@ -78,6 +78,8 @@ struct ep_redaction *ep_redact_arguments(lua_State *L, struct ep_arena *arena, s
 
 static void put(struct ep_redact_job *j, const char *p, size_t n)
 {
+    if (n == 0)
+        return;
     if (n > j->cap - j->n) {
         size_t cap = EP_MAX(j->cap * 2, j->n + n + 256);
         char *more = ep_arena_alloc(j->arena, cap);

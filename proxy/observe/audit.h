@@ -44,10 +44,11 @@ struct listener {
 };
 
 struct ep_audit {
+    pthread_t thread;     /* this and the next are the owner's, without the lock */
+    bool running;
     pthread_mutex_t lock; /* of all that follows but what is the thread's */
     pthread_cond_t due, done;
-    pthread_t thread;
-    bool running, stop, hurry;
+    bool stop, hurry;
     char *path;
     int directory_fd, lock_fd, fd;
     int old_fd;                     /* yesterday's file, to be synced and closed by the thread; -1: none */
