@@ -205,7 +205,15 @@ static int collector_pause(struct scene *s, int mib, const char *kind, bool gene
            kind, (double)live / (1 << 20), generational ? "generational" : "ours", (double)call.wall / 1e3,
            (double)call.cpu / 1e3, (double)most / (1 << 20), over, n);
     if (!generational) {
-        struct longest step = longest_step(l);
+        struct longest step = longest_step(l), whole = {0};
+        l->collect_at = SIZE_MAX;
+        for (size_t full = l->bytes + (1 << 20); l->bytes < full;)
+            ep_filter_policies.request_headers(&s->stream.s, s->stream.state, true);
+        start(&whole);
+        lua_gc(l->L, LUA_GCCOLLECT); /* as at a call's limit of memory */
+        stop(&whole);
+        printf("  with 1 MiB of garbage all at once CPU %.0f us, wall %.0f us\n", (double)whole.cpu / 1e3,
+               (double)whole.wall / 1e3);
         printf("  %u slices, %.0f us of CPU each, the longest CPU %.0f us, wall %.0f us; one step at most CPU %.0f us, wall "
                "%.0f us\n",
                slices, slices ? (double)spent / slices / 1e3 : 0, (double)slice.cpu / 1e3, (double)slice.wall / 1e3,
