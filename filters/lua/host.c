@@ -285,8 +285,10 @@ void ep_lua_end(struct ep_lua *l, const struct ep_lua_run *saved)
     l->run = *saved;
     if (EP_UNLIKELY(l->bytes >= l->collect_at) && !saved->active)
         collect(l, started_ns);
-    if (l->memory_cell)
-        ep_cell_set(l->memory_cell, l->bytes);
+    if (l->memory_cell) {
+        ep_cell_add(l->memory_cell, l->bytes - l->memory_told);
+        l->memory_told = l->bytes;
+    }
 }
 
 static enum ep_lua_status judge(struct ep_lua *l, int rc)
@@ -519,15 +521,26 @@ static int on_panic(lua_State *L)
     return 0; /* Lua aborts */
 }
 
-struct ep_lua *ep_lua_ref(struct ep_worker *w, struct ep_error *err)
+void ep_lua_attach(struct ep_lua *l)
 {
-    struct ep_lua *l = w->lua;
+    if (!l->worker->stats || l->memory_cell)
+        return;
+    l->memory_cell = ep_stats_cell(l->worker->stats, EP_METRIC_LUA_MEMORY, NULL);
+    ep_cell_add(l->memory_cell, l->bytes);
+    l->memory_told = l->bytes;
+}
 
-    if (l) {
-        l->refs++;
-        return l;
-    }
-    l = ep_calloc(1, sizeof *l);
+void ep_lua_detach(struct ep_lua *l)
+{
+    if (l->memory_cell)
+        ep_cell_add(l->memory_cell, 0 - (uint64_t)l->memory_told);
+    l->memory_cell = NULL;
+}
+
+struct ep_lua *ep_lua_new(struct ep_worker *w, struct ep_error *err)
+{
+    struct ep_lua *l = ep_calloc(1, sizeof *l);
+
     l->worker = w;
     l->refs = 1;
     l->tick = EP_LUA_HOOK_EVERY;
@@ -550,8 +563,22 @@ struct ep_lua *ep_lua_ref(struct ep_worker *w, struct ep_error *err)
         free(l);
         return NULL;
     }
-    if (w->stats)
-        l->memory_cell = ep_stats_cell(w->stats, EP_METRIC_LUA_MEMORY, NULL);
+    return l;
+}
+
+struct ep_lua *ep_lua_ref(struct ep_worker *w, struct ep_error *err)
+{
+    struct ep_lua *l = w->lua;
+
+    if (l) {
+        l->refs++;
+        return l;
+    }
+    l = ep_lua_new(w, err);
+    if (!l)
+        return NULL;
+    ep_lua_attach(l);
+    l->shared = true;
     w->lua = l;
     return l;
 }
@@ -561,9 +588,9 @@ void ep_lua_unref(struct ep_lua *l)
     if (--l->refs > 0)
         return;
     assert(ep_list_empty(&l->policy_sets));
-    l->worker->lua = NULL;
-    if (l->memory_cell)
-        ep_cell_set(l->memory_cell, 0);
+    if (l->shared)
+        l->worker->lua = NULL;
+    ep_lua_detach(l);
     lua_close(l->L);
     free(l);
 }

@@ -63,6 +63,7 @@ struct ep_lua_run {
 
 enum ep_lua_status { EP_LUA_OK, EP_LUA_YIELDED, EP_LUA_ERROR, EP_LUA_OVERRUN };
 
+struct ep_policy_bundle;
 struct ep_policy_set;
 struct ep_policy_object;
 
@@ -78,6 +79,7 @@ struct ep_lua {
     lua_State *running; /* the coroutine that runs now; NULL: none */
     struct ep_worker *worker;
     unsigned refs;
+    bool shared; /* it is the worker's own, of ep_lua_ref */
     size_t bytes; /* live in the state */
     size_t collect_at;       /* bytes from which on garbage is collected */
     size_t cycle_bytes, cycle_freed; /* of the collector's cycle: there at its begin, freed in it */
@@ -85,7 +87,9 @@ struct ep_lua {
     int tick;     /* instructions between two hooks */
     uint32_t big[EP_LUA_BIG_CLASSES]; /* live blocks by log2 of their weight */
     struct ep_lua_run run;
-    uint64_t *memory_cell; /* EP_METRIC_LUA_MEMORY; NULL without statistics */
+    uint64_t *memory_cell; /* EP_METRIC_LUA_MEMORY, of all states of the worker; NULL without statistics */
+    size_t memory_told;    /* our part of it */
+    struct ep_policy_bundle *bundle; /* where the text of policies is, and of what they require; NULL: on the disk */
     int prototype_ref;     /* the library tables that environments copy */
     struct ep_policy_object *object; /* the policies' `c`: of the one that runs, else of the next */
     struct ep_list idle_objects;
@@ -104,6 +108,11 @@ struct ep_lua {
 /* The state of this worker with one more reference, made when there is none. NULL with err. */
 struct ep_lua *ep_lua_ref(struct ep_worker *w, struct ep_error *err);
 void ep_lua_unref(struct ep_lua *l);
+/* A state of its own, that no other script shares; any thread may make and fill it. NULL with err. */
+struct ep_lua *ep_lua_new(struct ep_worker *w, struct ep_error *err);
+/* From here on, in the worker, its memory counts; and no longer, so that another thread may free it. */
+void ep_lua_attach(struct ep_lua *l);
+void ep_lua_detach(struct ep_lua *l);
 
 static inline struct ep_lua *ep_lua_of(lua_State *L)
 {

@@ -179,7 +179,7 @@ static void denied(struct ep_policy *p, struct ep_stream *s, bool shadow, struct
 void ep_policy_blinded(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, enum ep_blind_reason reason,
                        struct ep_policy_verdict *v)
 {
-    bool shadow = set->mode == EP_MODE_SHADOW || p->mode == EP_MODE_SHADOW;
+    bool shadow = ep_policy_shadow(set, p, s);
     const char *why = ep_blind_reason_name(reason == EP_BLIND_NOT ? EP_BLIND_UNKNOWN : reason);
 
     v->blind = true;
@@ -223,7 +223,7 @@ void ep_policy_allowed(struct ep_policy *p, struct ep_policy_verdict *v)
 void ep_policy_failed(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, lua_State *L,
                       struct ep_policy_verdict *v)
 {
-    failed(p, s, L, EP_LUA_ERROR, set->mode == EP_MODE_SHADOW || p->mode == EP_MODE_SHADOW, v);
+    failed(p, s, L, EP_LUA_ERROR, ep_policy_shadow(set, p, s), v);
 }
 
 /* --- the call --- */
@@ -306,7 +306,7 @@ void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_s
                      struct ep_policy_verdict *v)
 {
     enum ep_mode mode = p->constitutional ? p->mode : EP_MAX(p->mode, set->mode);
-    bool shadow = mode == EP_MODE_SHADOW;
+    bool shadow = ep_policy_shadow(set, p, s);
     enum matches m;
 
     *v = (struct ep_policy_verdict){.decision = EP_POLICY_ALLOW};
@@ -320,7 +320,8 @@ void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_s
         if (m == NO)
             return;
         v->matched = true;
-        p->matched++;
+        if (EP_UNLIKELY(p->matched++ == 0) && !p->duration && s->worker->stats)
+            ep_policy_add_statistics(p, s->worker->stats);
         ep_policy_cover(p, s)->matched++;
         if (m == UNSEEN || (p->needs && !needs_met(p, c))) {
             ep_policy_blinded(set, p, s, c->blind, v);

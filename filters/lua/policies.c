@@ -27,6 +27,7 @@ struct state {
     unsigned at;
     struct ep_call *call; /* that is judged */
     unsigned number;      /* of it in its batch, from 0 */
+    bool failed;          /* some policy failed */
     struct ep_record *record; /* what is kept of this request; NULL: nothing */
     struct ep_policy_reply reply;
     struct pending *pending, **pending_end;
@@ -63,7 +64,8 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
 
     if (!config || ((!config->directory.n || config->mode == EP_MODE_OFF) && !config->charter))
         return true; /* and no Lua state is made for nothing */
-    set = ep_policy_set_ref(i->worker, i->view, config, err);
+    set = i->view->policies ? ep_policy_set_share(i->view->policies)
+                            : ep_policy_set_ref(i->worker, i->view, config, err);
     if (!set)
         return false;
     i->data = set;
@@ -84,6 +86,19 @@ static void unload(struct ep_filter_instance *i)
 {
     if (i->data)
         ep_policy_set_unref(i->data);
+}
+
+static void count(struct ep_policy_set *set, bool denied, bool failed)
+{
+    struct ep_policy_totals *t = set->totals;
+
+    if (!t)
+        return;
+    ep_cell_add(&t->requests, 1);
+    if (EP_UNLIKELY(failed))
+        ep_cell_add(&t->failed, 1);
+    else if (EP_UNLIKELY(denied))
+        ep_cell_add(&t->denied, 1);
 }
 
 /* --- going through the policies --- */
@@ -133,6 +148,9 @@ static void calls_woken(struct ep_policy_wait *w);
 
 static enum going take_call(struct ep_policy_set *set, struct ep_stream *s, struct state *state, struct ep_policy_verdict *v)
 {
+    state->failed |= v->decision >= EP_POLICY_ERROR;
+    if (v->refuse)
+        count(set, true, state->failed);
     if (EP_UNLIKELY(state->record && !v->wait)) {
         ep_record_decision(state->record, set->v[state->at], state->number, v);
         if (v->refuse)
@@ -153,6 +171,7 @@ static enum going judge_calls(struct ep_policy_set *set, struct ep_stream *s, st
             ep_policy_judge(set, set->v[i], s, c, EP_POLICY_CALL, NULL, &now, &v);
             if (v.matched)
                 state->matched[i / 64] |= 1ull << (i % 64);
+            state->failed |= v.decision >= EP_POLICY_ERROR;
             if (EP_UNLIKELY(v.wait || v.refuse)) {
                 state->at = i;
                 state->call = c;
@@ -165,6 +184,7 @@ static enum going judge_calls(struct ep_policy_set *set, struct ep_stream *s, st
     }
     if (EP_UNLIKELY(state->record != NULL))
         ep_record_end(set->recorder, state->record);
+    count(set, false, state->failed);
     return PASSED;
 }
 
@@ -238,13 +258,13 @@ static enum ep_blind_reason unreadable(const struct ep_stream *s)
 }
 
 /* Holding a body of unknown length may end in a refusal, which a policy in shadow must not be the cause of. */
-static bool may_hold(const struct ep_policy_set *set, const struct ep_policy *p, const struct ep_stream *s)
+static bool may_hold(const struct ep_policy_set *set, const struct ep_policy *p, struct ep_stream *s)
 {
-    return (set->mode == EP_MODE_ENFORCE && p->mode == EP_MODE_ENFORCE) ||
+    return (p->mode != EP_MODE_OFF && !ep_policy_shadow(set, p, s)) ||
            ep_headers_find_id(&s->response.headers, EP_HDR_CONTENT_LENGTH);
 }
 
-static bool wants_body(const struct ep_policy_set *set, const struct state *state, const struct ep_stream *s)
+static bool wants_body(const struct ep_policy_set *set, const struct state *state, struct ep_stream *s)
 {
     for (unsigned i = 0; i < set->n; i++)
         if (set->v[i]->needs_reply_body && may_reply(set, state, i) && may_hold(set, set->v[i], s))
@@ -301,7 +321,7 @@ static enum going redact_pending(struct ep_policy_set *set, struct ep_stream *s,
     return PASSED;
 }
 
-static bool may_hold_for_pending(const struct ep_policy_set *set, const struct ep_stream *s, const struct state *state)
+static bool may_hold_for_pending(const struct ep_policy_set *set, struct ep_stream *s, const struct state *state)
 {
     for (const struct pending *i = state->pending; i; i = i->next)
         if (may_hold(set, i->policy, s))

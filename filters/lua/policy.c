@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "filter/chain.h"
+#include "lua/bundle.h"
 #include "lua/object.h"
 #include "lua/possible.h"
 #include "lua/record.h"
@@ -57,8 +59,8 @@ static const char *hint(struct ep_str given, const char *const *names, size_t n,
     return out;
 }
 
-static const char *const keys[] = {"name",  "principle", "description", "match", "mode",
-                                   "blind", "needs",     "call",        "reply", "needs_reply"};
+static const char *const keys[] = {"name", "principle", "description", "match",       "mode",           "blind",
+                                   "needs", "call",     "reply",       "needs_reply", "enforce_percent"};
 static const char *const modes[] = {"enforce", "shadow", "off"};
 static const char *const blinds[] = {"deny", "allow", "shadow"};
 
@@ -228,6 +230,19 @@ static void read_needs_reply(lua_State *L, struct ep_policy *p)
         bad(L, "policy: needs_reply is for policies with a reply");
 }
 
+static double read_enforced(lua_State *L)
+{
+    double share = 1.0;
+
+    if (lua_getfield(L, 1, "enforce_percent") != LUA_TNIL) {
+        if (lua_type(L, -1) != LUA_TNUMBER || !(lua_tonumber(L, -1) >= 0.01 && lua_tonumber(L, -1) <= 100))
+            bad(L, "policy: enforce_percent must be a number from 0.01 to 100; for none there is mode = 'shadow'");
+        share = lua_tonumber(L, -1) / 100;
+    }
+    lua_pop(L, 1);
+    return share;
+}
+
 static void check_name(lua_State *L, struct ep_str name)
 {
     if (!name.n)
@@ -310,6 +325,7 @@ int ep_policy_define(lua_State *L)
     text_of(L, set, "description", 4096);
     p->mode = (enum ep_mode)choice(L, "mode", modes, EP_COUNT(modes), EP_MODE_ENFORCE);
     p->blind = (enum ep_policy_blind)choice(L, "blind", blinds, EP_COUNT(blinds), EP_POLICY_BLIND_DENY);
+    p->enforced = read_enforced(L);
     read_match(L, set, p);
     read_needs(L, p);
     p->call_ref = function_of(L, "call");
@@ -341,8 +357,12 @@ static int load_file(lua_State *L)
     const char *directory = lua_touserdata(L, 2);
 
     ep_lua_env_push(L, EP_LUA_POLICY, directory);
+    const struct ep_policy_bundle_file *f = set->bundle ? ep_policy_bundle_find(set->bundle, ep_str(set->file)) : NULL;
     lua_pushfstring(L, "%s/%s", directory, set->file);
-    ep_lua_read_file(L, lua_tostring(L, -1));
+    if (f)
+        ep_lua_push(L, f->text);
+    else
+        ep_lua_read_file(L, lua_tostring(L, -1));
     set->text = ep_lua_check_str(L, -1);
     lua_pushfstring(L, "@%s", set->file);
     ep_lua_compile(L, ep_lua_check_str(L, -2), lua_tostring(L, -1), 3);
@@ -367,16 +387,9 @@ int ep_policy_take(lua_State *L, struct ep_policy_set *set)
     return 0;
 }
 
-static bool is_policy_file(const char *name)
-{
-    struct ep_str s = ep_str(name);
-
-    return name[0] != '.' && name[0] != '_' && ep_str_ends(s, EP_STR(".lua")) && !ep_str_ends(s, EP_STR("_test.lua"));
-}
-
 static int select_policy(const struct dirent *d)
 {
-    return is_policy_file(d->d_name);
+    return ep_policy_bundle_is_policy(ep_str(d->d_name));
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)
@@ -384,40 +397,59 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static bool load_files(struct ep_policy_set *set, const char *directory, struct dirent **files, int n,
-                       struct ep_error *err)
+static bool load_one(struct ep_policy_set *set, const char *directory, const char *file, struct ep_error *err)
 {
     struct ep_lua *l = set->lua;
     bool good = true;
 
-    for (int i = 0; good && i < n; i++) {
-        set->file = files[i]->d_name;
-        lua_pushcfunction(l->thread, load_file);
-        lua_pushlightuserdata(l->thread, set);
-        lua_pushlightuserdata(l->thread, (void *)(uintptr_t)directory);
-        l->loading = set;
-        if (ep_lua_call(l, l->thread, 2, 0, &ep_lua_budget_load, ep_clock_ns()) != EP_LUA_OK) {
-            struct ep_str e = ep_lua_error(l->thread);
-            good = ep_str_search(e, ep_str(set->file)) >= 0 ? ep_error_set(err, "%.*s", EP_STR_ARG(e))
-                                                            : ep_error_set(err, "%s: %.*s", set->file, EP_STR_ARG(e));
-        }
-        l->loading = NULL;
-        lua_settop(l->thread, 0);
+    set->file = file;
+    lua_pushcfunction(l->thread, load_file);
+    lua_pushlightuserdata(l->thread, set);
+    lua_pushlightuserdata(l->thread, (void *)(uintptr_t)directory);
+    l->loading = set;
+    if (ep_lua_call(l, l->thread, 2, 0, &ep_lua_budget_load, ep_clock_ns()) != EP_LUA_OK) {
+        struct ep_str e = ep_lua_error(l->thread);
+        good = ep_str_search(e, ep_str(file)) >= 0 ? ep_error_set(err, "%.*s", EP_STR_ARG(e))
+                                                   : ep_error_set(err, "%s: %.*s", file, EP_STR_ARG(e));
     }
+    l->loading = NULL;
+    lua_settop(l->thread, 0);
     set->file = NULL;
     return good;
 }
 
-static bool load_directory(struct ep_policy_set *set, struct ep_str path, struct ep_error *err)
+static bool load_bundle(struct ep_policy_set *set, const char *directory, unsigned *n, struct ep_error *err)
+{
+    const struct ep_policy_bundle *b = set->bundle;
+    bool good = true;
+
+    *n = b->n_policies;
+    for (unsigned i = 0; good && i < b->n; i++)
+        good = !ep_policy_bundle_is_policy(b->files[i].name) || load_one(set, directory, b->files[i].name.p, err);
+    return good;
+}
+
+static bool load_disk(struct ep_policy_set *set, const char *directory, unsigned *n, struct ep_error *err)
+{
+    struct dirent **files = NULL;
+    int found = scandir(directory, &files, select_policy, by_name);
+    bool good = found >= 0 || ep_error_set(err, "%s", strerror(errno));
+
+    for (int i = 0; i < found; i++) {
+        good = good && load_one(set, directory, files[i]->d_name, err);
+        free(files[i]);
+    }
+    free(files);
+    *n = (unsigned)EP_MAX(found, 0);
+    return good;
+}
+
+bool ep_policy_set_load(struct ep_policy_set *set, struct ep_str path, struct ep_error *err)
 {
     char *directory = ep_strndup(path.p, path.n);
-    struct dirent **files = NULL;
-    int n = scandir(directory, &files, select_policy, by_name);
-    bool good = n >= 0 ? load_files(set, directory, files, n, err) : ep_error_set(err, "%s", strerror(errno));
+    unsigned n;
+    bool good = set->bundle ? load_bundle(set, directory, &n, err) : load_disk(set, directory, &n, err);
 
-    for (int i = 0; i < n; i++)
-        free(files[i]);
-    free(files);
     if (!good)
         ep_error_prefix(err, "policies in %s", directory);
     else if (n == 0)
@@ -426,109 +458,15 @@ static bool load_directory(struct ep_policy_set *set, struct ep_str path, struct
     return good;
 }
 
-static void add_statistics(struct ep_policy *p, struct ep_stats *stats)
-{
-    for (int d = 0; d < EP_POLICY_DECISIONS; d++)
-        p->cells[d] = ep_stats_cell(stats, EP_METRIC_POLICY_DECISIONS,
-                                    EP_LABELS(p->name, ep_str(ep_policy_decision_name((enum ep_policy_decision)d))));
-    p->duration = ep_stats_histogram(stats, EP_METRIC_POLICY_DURATION, EP_LABELS(p->name));
-}
-
-static void complete(struct ep_policy_set *set)
-{
-    for (unsigned i = 0; i < set->n; i++) {
-        struct ep_policy *p = set->v[i];
-        ep_policy_cover_init(set, p);
-        set->replies |= p->reply_ref != LUA_NOREF;
-        set->reply_bodies |= p->needs_reply_body;
-        set->fields |= p->needs;
-        for (unsigned r = 0; r < p->n_rules; r++)
-            set->fields |= 1u << p->rules[r].field;
-        if (set->lua->worker->stats)
-            add_statistics(p, set->lua->worker->stats);
-    }
-}
-
-static struct ep_lua_budget budget_of(const struct ep_policies_config *c)
-{
-    struct ep_lua_budget b = ep_lua_budget_call;
-
-    if (c && c->budget.instructions > 0)
-        b.instructions = (uint64_t)c->budget.instructions;
-    if (c && c->budget.memory)
-        b.memory = c->budget.memory;
-    if (c && c->budget.time_ns)
-        b.time_ns = c->budget.time_ns;
-    return b;
-}
-
-struct ep_policy_set *ep_policy_set_ref(struct ep_worker *w, const void *key, const struct ep_policies_config *config,
-                                        struct ep_error *err)
-{
-    struct ep_lua *l = ep_lua_ref(w, err);
-    struct ep_policy_set *set;
-
-    if (!l)
-        return NULL;
-    EP_LIST_FOREACH(node, &l->policy_sets)
-    {
-        set = EP_CONTAINER(node, struct ep_policy_set, node);
-        if (key && set->key == key) {
-            set->refs++;
-            ep_lua_unref(l);
-            return set;
-        }
-    }
-    set = ep_calloc(1, sizeof *set);
-    set->lua = l;
-    set->key = key;
-    set->refs = 1;
-    set->budget = budget_of(config);
-    set->mode = config ? (enum ep_mode)config->mode : EP_MODE_ENFORCE;
-    ep_chunk_pool_init(&set->chunks, 0);
-    ep_arena_init(&set->arena, &set->chunks);
-    ep_list_init(&set->defined);
-    ep_list_push(&l->policy_sets, &set->node);
-    if ((config && config->directory.n && config->mode != EP_MODE_OFF && !load_directory(set, config->directory, err)) ||
-        (config && !ep_policy_set_charter(set, config, err))) {
-        ep_policy_set_unref(set);
-        return NULL;
-    }
-    if (config && config->record && !(set->recorder = ep_recorder_new(config, w, err))) {
-        ep_policy_set_unref(set);
-        return NULL;
-    }
-    complete(set);
-    return set;
-}
-
-void ep_policy_set_unref(struct ep_policy_set *set)
-{
-    struct ep_lua *l = set->lua;
-
-    if (--set->refs > 0)
-        return;
-    EP_LIST_FOREACH(node, &set->defined)
-    {
-        struct ep_policy *p = EP_CONTAINER(node, struct ep_policy, node);
-        luaL_unref(l->L, LUA_REGISTRYINDEX, p->call_ref);
-        luaL_unref(l->L, LUA_REGISTRYINDEX, p->reply_ref);
-    }
-    ep_recorder_free(set->recorder);
-    ep_list_remove(&set->node);
-    ep_arena_fini(&set->arena);
-    ep_chunk_pool_fini(&set->chunks);
-    free(set);
-    ep_lua_unref(l);
-}
-
 void ep_policies_json(struct ep_worker *w, struct ep_json *j)
 {
     static const char *const mode_names[] = {"enforce", "shadow", "off"};
     struct ep_list none, *sets = &none;
 
     ep_list_init(&none);
-    if (w->lua)
+    if (w->view && w->view->policies)
+        sets = &w->view->policies->lua->policy_sets; /* of the set in force */
+    else if (w->lua)
         sets = &((struct ep_lua *)w->lua)->policy_sets;
     ep_json_array(j);
     EP_LIST_FOREACH(node, sets)
@@ -541,12 +479,16 @@ void ep_policies_json(struct ep_worker *w, struct ep_json *j)
             ep_json_kstr(j, "file", p->file);
             ep_json_kstr(j, "principle", p->principle);
             ep_json_kstr(j, "on_blind", ep_str(blinds[p->blind]));
-            ep_json_kstr(j, "mode", ep_str(mode_names[p->constitutional ? p->mode : EP_MAX(p->mode, set->mode)]));
+            enum ep_mode mode = p->constitutional ? p->mode : EP_MAX(p->mode, set->mode);
+            if (!p->constitutional && p->trial_ns)
+                mode = EP_MAX(mode, EP_MODE_SHADOW);
+            ep_json_kstr(j, "mode", ep_str(mode_names[mode]));
             ep_json_kuint(j, "seen", p->seen);
             ep_json_kuint(j, "matched", p->matched);
             ep_json_kuint(j, "blind", p->blinded);
             for (int d = 0; d < EP_POLICY_DECISIONS; d++)
                 ep_json_kuint(j, ep_policy_decision_name((enum ep_policy_decision)d), p->count[d]);
+            ep_policy_life_json(p, j);
             ep_json_kbool(j, "healthy", p->failures < EP_POLICY_UNHEALTHY);
             ep_policy_cover_json(p, w->view, j);
             ep_json_object_end(j);

@@ -58,6 +58,8 @@ struct ep_policy_rule {
     struct ep_policy_pattern *v;
 };
 
+struct ep_policy_bundle;
+
 enum ep_policy_blind { EP_POLICY_BLIND_DENY, EP_POLICY_BLIND_ALLOW, EP_POLICY_BLIND_SHADOW };
 
 enum ep_policy_decision {
@@ -98,6 +100,9 @@ struct ep_policy {
     int call_ref, reply_ref;              /* functions; LUA_NOREF: none */
     uint64_t *cells[EP_POLICY_DECISIONS]; /* NULL without statistics */
     struct ep_histogram *duration;
+    double enforced;    /* share of the callers for whom it is enforced, 0 to 1; for the rest it is a shadow */
+    double share;       /* the same, with the configuration's */
+    uint64_t trial_ns;  /* it runs in shadow until then (wall clock); 0: it doesn't */
     uint64_t seen, matched, blinded, count[EP_POLICY_DECISIONS];
     uint64_t blind_by[EP_BLIND_REASONS];
     struct ep_policy_cover *cover; /* by route */
@@ -106,13 +111,25 @@ struct ep_policy {
     unsigned n_meters;
 };
 
+/* What a worker's requests came to, for the one who compares versions: written by the worker, read by the main thread. */
+struct ep_policy_totals {
+    uint64_t requests; /* that were judged */
+    uint64_t denied;   /* of them refused by a decision */
+    uint64_t failed;   /* of them with an error or an overrun, in shadow too */
+};
+
 struct ep_policy_set {
     struct ep_list node; /* of the host */
     struct ep_lua *lua;
+    struct ep_policy_bundle *bundle;        /* where its text is from; NULL: the disk, and the state is shared */
+    struct ep_policy_totals *totals; /* NULL: nobody compares */
+    struct ep_worker *reaper;        /* who frees it; NULL: who lets it go last */
+    struct ep_mail mail;             /* to the reaper */
     const void *key; /* the view that shares it; NULL: nobody */
     unsigned refs;
     struct ep_lua_budget budget;
     enum ep_mode mode;
+    double enforced; /* policies.enforce */
     struct ep_chunk_pool chunks;
     struct ep_arena arena;  /* of all strings and rules */
     struct ep_list defined; /* struct ep_policy, in the order of definition */
@@ -143,14 +160,30 @@ void ep_policy_cover_chain(struct ep_policy_set *set, const struct ep_chain *c);
 /* Members "blind_by" and "routes" of a policy's object. */
 void ep_policy_cover_json(const struct ep_policy *p, const struct ep_view *view, struct ep_json *j);
 
-/* Loads a directory, or takes the set that `key` shares. NULL with err, which names file and line. */
+/* Adds the policies of the directory, from the set's bundle when it has one. False with err, which names file and line. */
+bool ep_policy_set_load(struct ep_policy_set *set, struct ep_str path, struct ep_error *err);
 /* Adds the constitution's policies, from the text that was hashed: policy_charter.c. False with err. */
 bool ep_policy_set_charter(struct ep_policy_set *set, const struct ep_policies_config *config, struct ep_error *err);
 /* In Lua, of who loads: takes the value on top for a policy of the set. */
 int ep_policy_take(lua_State *L, struct ep_policy_set *set);
+/* Loads a directory, or takes the set that `key` shares. NULL with err, which names file and line. */
 struct ep_policy_set *ep_policy_set_ref(struct ep_worker *w, const void *key, const struct ep_policies_config *config,
                                         struct ep_error *err);
 void ep_policy_set_unref(struct ep_policy_set *set);
+struct ep_policy_set *ep_policy_set_share(struct ep_policy_set *set); /* one more reference */
+
+/* The way of the process: a set is made of a bundle, with a state of its own, by any thread that isn't a worker's; the
+ * worker adopts it, which takes microseconds; when nothing holds it any more it is freed by the thread of its
+ * `reaper`. NULL with err, which names file and line. */
+struct ep_policy_set *ep_policy_set_prepare(struct ep_worker *w, const struct ep_policies_config *config,
+                                            struct ep_policy_bundle *bundle, struct ep_error *err);
+/* In the worker, before it is adopted: opens what it writes to. False with err. */
+bool ep_policy_set_open(struct ep_policy_set *set, const struct ep_policies_config *config, struct ep_error *err);
+void ep_policy_set_adopt(struct ep_policy_set *set, struct ep_policy_totals *totals);
+/* Mode and budget of a configuration, for a set that stays. */
+void ep_policy_set_configure(struct ep_policy_set *set, const struct ep_policies_config *config);
+/* In the worker: from here on what the policy decides is counted. */
+void ep_policy_add_statistics(struct ep_policy *p, struct ep_stats *stats);
 
 struct ep_policy_wait;
 struct ep_redaction;
@@ -218,6 +251,12 @@ void ep_policy_go_on(struct ep_policy_wait *w, uint64_t *now_ns, struct ep_polic
 /* Nobody wants it any more. */
 void ep_policy_wait_drop(struct ep_policy_wait *w);
 
+/* share.c: whether the policy is a shadow for this stream: by its mode, the set's, its trial, or since the caller isn't among
+ * the share for whom it is enforced. The same caller always gets the same answer from the same policy: by the verified
+ * identity, else the agent, session or tenant of the call, else the trace. */
+bool ep_policy_shadow(const struct ep_policy_set *set, const struct ep_policy *p, struct ep_stream *s);
+/* Appends members: enforced, would_deny, enforces_at. */
+void ep_policy_life_json(const struct ep_policy *p, struct ep_json *j);
 /* Fills a refusal from a verdict that refuses. */
 void ep_policy_refuse(struct ep_stream *s, const struct ep_policy *p, const struct ep_policy_verdict *v);
 

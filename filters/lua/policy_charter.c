@@ -86,9 +86,9 @@ bool ep_policy_set_charter(struct ep_policy_set *set, const struct ep_policies_c
         struct ep_policy *p = set->v[i];
         p->constitutional = true;
         p->mode = EP_MAX(p->mode, (enum ep_mode)config->charter_mode);
-        p->version = charter->version;
+        p->version = ep_arena_str(&set->arena, charter->version); /* a set outlives the configuration that it was made for */
         if (!p->principle.n)
-            p->principle = ep_charter_principle_of(charter, p->name);
+            p->principle = ep_arena_str(&set->arena, ep_charter_principle_of(charter, p->name));
     }
     for (size_t i = 0; i < charter->n_principles; i++) {
         const struct ep_str *names = charter->principles[i].policies.v;

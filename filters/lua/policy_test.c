@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <stdlib.h>
 
+#include "lua/bundle.h"
 #include "lua/testing.h"
 
 static const struct ep_lua_budget case_budget = {100000000, 64 << 20, 10 * EP_S};
@@ -108,8 +109,12 @@ static int run_file(lua_State *L)
     struct ep_tests *t = ep_tests_of(L);
 
     ep_lua_env_push(L, EP_LUA_POLICY, t->directory);
-    lua_pushfstring(L, "%s/%s", t->directory, t->file.p);
-    ep_lua_read_file(L, lua_tostring(L, -1));
+    if (t->bundle) {
+        ep_lua_push(L, ep_policy_bundle_find(t->bundle, t->file)->text);
+    } else {
+        lua_pushfstring(L, "%s/%s", t->directory, t->file.p);
+        ep_lua_read_file(L, lua_tostring(L, -1));
+    }
     lua_pushfstring(L, "@%s", t->file.p);
     ep_lua_compile(L, ep_lua_check_str(L, -2), lua_tostring(L, -1), 1);
     lua_call(L, 0, 0);
@@ -180,6 +185,7 @@ static bool tests_load(struct ep_tests *t, const struct ep_policies_config *conf
 
     if (!l)
         return false;
+    l->bundle = t->bundle;
     if (coverage)
         t->coverage = ep_test_coverage_new(l);
     t->set = ep_policy_set_ref(t->worker, NULL, config, err);
@@ -203,8 +209,11 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 static void test_directory(struct ep_tests *t)
 {
     struct dirent **files = NULL;
-    int n = scandir(t->directory, &files, select_test, by_name);
+    int n = t->bundle ? 0 : scandir(t->directory, &files, select_test, by_name);
 
+    for (unsigned i = 0; t->bundle && i < t->bundle->n; i++)
+        if (ep_policy_bundle_is_test(t->bundle->files[i].name))
+            test_file(t, t->bundle->files[i].name.p);
     for (int i = 0; i < n; i++) {
         test_file(t, files[i]->d_name);
         free(files[i]);
@@ -370,6 +379,18 @@ bool ep_policies_want_tests(const struct ep_policies_config *config)
 
 bool ep_policy_tests_pass(const struct ep_policies_config *config, struct ep_error *err)
 {
+    char *directory = ep_strndup(config->directory.p, config->directory.n);
+    struct ep_policy_bundle *b = ep_policy_bundle_read(directory, err);
+    bool good = b && ep_policy_bundle_tests_pass(config, b, err);
+
+    ep_policy_bundle_unref(b);
+    free(directory);
+    return good;
+}
+
+bool ep_policy_bundle_tests_pass(const struct ep_policies_config *config, struct ep_policy_bundle *bundle,
+                                 struct ep_error *err)
+{
     struct ep_worker *w = ep_calloc(1, sizeof *w);
     struct ep_tests *t = ep_calloc(1, sizeof *t);
     char *directory = ep_strndup(config->directory.p, config->directory.n);
@@ -378,7 +399,9 @@ bool ep_policy_tests_pass(const struct ep_policies_config *config, struct ep_err
 
     alone.record = NULL; /* tests are no requests */
     alone.mode = EP_MODE_ENFORCE;
+    alone.enforce = 1;
     tests_init(t, w, directory);
+    t->bundle = bundle;
     t->deadline_ns = ep_clock_ns() + REQUIRED_TIME;
     good = tests_load(t, &alone, false, err);
     if (good) {

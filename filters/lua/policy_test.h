@@ -27,5 +27,9 @@ bool ep_policies_want_tests(const struct ep_policies_config *config);
 /* True when all tests of the directory pass and each policy was judged in a case that passed. Else false with err, which
  * names file and line. Takes as long as the tests do, and has a Lua state of its own: not for a worker's thread. */
 bool ep_policy_tests_pass(const struct ep_policies_config *config, struct ep_error *err);
+struct ep_policy_bundle;
+/* The same of a text that was read before. */
+bool ep_policy_bundle_tests_pass(const struct ep_policies_config *config, struct ep_policy_bundle *bundle,
+                                 struct ep_error *err);
 
 #endif

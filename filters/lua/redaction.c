@@ -6,11 +6,6 @@
 #include "filter/decision.h"
 #include "lua/object.h"
 
-static bool is_shadow(const struct ep_policy_set *set, const struct ep_policy *p)
-{
-    return set->mode == EP_MODE_SHADOW || p->mode == EP_MODE_SHADOW;
-}
-
 /* --- counting --- */
 
 /* False: it must be audited and can't; the stream was refused for that. */
@@ -116,7 +111,7 @@ static void redact_call(struct ep_policy_set *set, struct ep_policy *p, struct e
                         const struct ep_redaction *rules, struct ep_policy_verdict *v)
 {
     struct ep_redact_job j = {.arena = &s->arena, .rules = rules, .call = &s->call, .bytes_max = bytes_max(s)};
-    bool shadow = is_shadow(set, p);
+    bool shadow = ep_policy_shadow(set, p, s);
 
     j.text = s->call.body;
     if (!ep_policy_field_visible(EP_POLICY_BODY, c)) {
@@ -155,7 +150,7 @@ void ep_policy_redact_reply(struct ep_policy_set *set, struct ep_policy *p, stru
                             const struct ep_redaction *rules, struct ep_policy_reply *reply, struct ep_policy_verdict *v)
 {
     struct ep_redact_job j = {.arena = &s->arena, .rules = rules, .bytes_max = bytes_max(s)};
-    bool shadow = is_shadow(set, p);
+    bool shadow = ep_policy_shadow(set, p, s);
 
     if (!reply->whole) {
         ep_policy_blinded(set, p, s, reply->why, v);

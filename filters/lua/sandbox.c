@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lua/bundle.h"
 #include "lua/embedded.h"
 #include "lua/guards.h"
 #include "lua/object.h"
@@ -185,6 +186,15 @@ static void push_module_source(lua_State *L, struct ep_str name)
     if (lua_type(L, lua_upvalueindex(REQUIRE_DIRECTORY)) != LUA_TSTRING)
         luaL_error(L, "there is no module '%s': only ephor.* can be required here", name.p);
     luaL_gsub(L, name.p, ".", "/");
+    if (ep_lua_of(L)->bundle) {
+        lua_pushfstring(L, "%s.lua", lua_tostring(L, -1));
+        const struct ep_policy_bundle_file *f = ep_policy_bundle_find(ep_lua_of(L)->bundle, ep_lua_check_str(L, -1));
+        if (!f)
+            luaL_error(L, "there is no file %s", lua_tostring(L, -1));
+        ep_lua_push(L, f->text);
+        lua_pushfstring(L, "@%s.lua", lua_tostring(L, -3));
+        return;
+    }
     lua_pushfstring(L, "%s/%s.lua", lua_tostring(L, lua_upvalueindex(REQUIRE_DIRECTORY)), lua_tostring(L, -1));
     ep_lua_read_file(L, lua_tostring(L, -1));
     lua_pushfstring(L, "@%s.lua", lua_tostring(L, -3));

@@ -45,6 +45,7 @@ struct ep_tests {
     struct ep_policy_set *set;
     struct ep_worker *worker;
     const char *directory;
+    struct ep_policy_bundle *bundle; /* what the directory had when it was read; NULL: it is read as the tests run */
     struct ep_str pattern; /* --run; empty: all */
     struct ep_chunk_pool chunks;
     struct ep_arena arena; /* of all text here */

@@ -22,6 +22,8 @@
 --                "outbound"), peer (the caller's SPIFFE ID). Compiled to C: Lua runs only for what matches. Without:
 --                all calls.
 --   mode         "enforce" (default), "shadow" (decides, is counted and audited; everything passes) or "off".
+--   enforce_percent  0.01 to 100 (default): the share of the callers for whom it is enforced, always the same ones; for the
+--                rest it is a shadow.
 --   blind        what to do with a call that may match and can't be seen whole (encrypted, too large, streamed…):
 --                "deny" (default), "allow" or "shadow".
 --   needs        list of fields that `call` judges beside those in match, such as "arguments": out of sight,

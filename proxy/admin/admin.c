@@ -94,6 +94,14 @@ struct ep_str ep_admin_query(const struct ep_exchange *x, const char *key)
     return (struct ep_str){NULL, 0};
 }
 
+void ep_admin_caller(const struct ep_exchange *x, char out[128])
+{
+    char address[128];
+
+    ep_addr_format(&x->leg->conn->peer, address);
+    snprintf(out, 128, "admin %.120s", address);
+}
+
 /* --- who may --- */
 
 static bool loopback(const struct ep_addr *a)

@@ -108,7 +108,37 @@ static void describe_policies(struct ep_worker *w, struct ep_json *out)
 
 static void policies(struct ep_exchange *x)
 {
-    ask(x, describe_policies);
+    struct ep_json j;
+
+    if (!ep_server_status(x->server).generation) {
+        ep_admin_say(x, 503, "starting");
+        return;
+    }
+    ep_json_init(&j);
+    ep_json_object(&j);
+    ep_server_policies_describe(x->server, &j);
+    ep_json_key(&j, "workers");
+    ep_server_ask(x->server, describe_policies, ASK_NS, &j);
+    ep_json_object_end(&j);
+    ep_admin_reply_json(x, 200, &j);
+}
+
+static void rollback_policies(struct ep_exchange *x)
+{
+    struct ep_str given = ep_admin_query(x, "steps");
+    uint64_t steps = 1;
+    struct ep_error err;
+    char by[128];
+
+    if (given.p && (!ep_str_u64(given, &steps) || steps < 1 || steps > 100)) {
+        ep_admin_say(x, 400, "steps is how many versions to go back: POST /policies/rollback?steps=1");
+        return;
+    }
+    ep_admin_caller(x, by);
+    if (ep_server_policies_rollback(x->server, (unsigned)steps, by, &err))
+        ep_admin_say(x, 200, "generation %llu", (unsigned long long)ep_server_status(x->server).generation);
+    else
+        ep_admin_say(x, 409, "%s", err.text);
 }
 
 static void authorize(struct ep_exchange *x)
@@ -237,6 +267,7 @@ const struct ep_endpoint_row ep_admin_endpoints[] = {
     {"/logging",         "GET",  false, logging,     "the level of the log"},
     {"/logging",         "POST", false, set_logging, "?level=trace|debug|info|warn|error|off"},
     {"/config/reload",   "POST", false, reload,      "read the file again"},
+    {"/policies/rollback", "POST", false, rollback_policies, "?steps=1: go back to an earlier version of the policies, until the directory changes"},
     {"/config/rollback", "POST", false, rollback,    "go back to the configuration before this one"},
     {"/drain",           "POST", false, drain,       "drain and end"},
 };

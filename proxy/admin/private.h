@@ -39,6 +39,9 @@ struct ep_str ep_admin_query(const struct ep_exchange *x, const char *key);
 
 /* constitution.c */
 void ep_admin_constitution(struct ep_exchange *x);
+/* Who asks, for the audit: "admin 127.0.0.1:40312". */
+void ep_admin_caller(const struct ep_exchange *x, char out[128]);
+
 /* page.c: the page at /. malloc'd. */
 char *ep_admin_page(const struct ep_server *server);
 

@@ -30,16 +30,19 @@ static int dial(const char *admin, struct ep_error *err)
     return -1;
 }
 
-static bool say(int fd, const char *method, const char *path, struct ep_error *err)
+static bool say(int fd, const char *method, const char *path, const char *token, struct ep_error *err)
 {
     char *text;
-    int n = asprintf(&text, "%s %s HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", method, path);
+    int n = asprintf(&text, "%s %s HTTP/1.1\r\nhost: localhost\r\n%s%s%scontent-length: 0\r\nconnection: close\r\n\r\n", method,
+                     path, token ? "authorization: Bearer " : "", token ? token : "", token ? "\r\n" : "");
     bool good = n >= 0 && send(fd, text, (size_t)n, MSG_NOSIGNAL) == n;
 
     if (!good)
         ep_error_set(err, "sending to the admin server: %s", strerror(errno));
-    if (n >= 0)
+    if (n >= 0) {
+        explicit_bzero(text, (size_t)n);
         free(text);
+    }
     return good;
 }
 
@@ -65,11 +68,17 @@ static char *hear(int fd, size_t *n, struct ep_error *err)
 
 char *ep_cli_ask(const char *admin, const char *method, const char *path, unsigned *status, struct ep_error *err)
 {
+    return ep_cli_ask_as(NULL, admin, method, path, status, err);
+}
+
+char *ep_cli_ask_as(const char *token, const char *admin, const char *method, const char *path, unsigned *status,
+                    struct ep_error *err)
+{
     char *text = NULL, *body;
     int fd = dial(admin, err);
     size_t n;
 
-    if (fd >= 0 && say(fd, method, path, err))
+    if (fd >= 0 && say(fd, method, path, token, err))
         text = hear(fd, &n, err);
     if (fd >= 0)
         close(fd);

@@ -17,7 +17,7 @@ static const struct command commands[] = {
     {"run",       "-c FILE",              "run the proxy",                                           ep_cli_run},
     {"check",     "FILE...",              "say what is wrong with configurations, or print them",    ep_cli_check},
     {"test",      "DIR",                  "run the tests of policies",                               ep_cli_test},
-    {"policies",  "",                     "what each policy of a running ephor saw, decided, was blind to", ep_cli_policies},
+    {"policies",  "[rollback [N]]",       "what each policy of a running ephor saw, decided, was blind to", ep_cli_policies},
     {"authorize", "KEY=VALUE...",         "which authorize rule decides for a call, and why",        ep_cli_authorize},
     {"audit",     "verify|show|export",   "check the chain of the audit's records, or read them",    ep_cli_audit},
     {"constitution", "VERB...",           "digest, sign, verify and show the text of a constitution; make keys", ep_cli_constitution},

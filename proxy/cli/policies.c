@@ -30,8 +30,9 @@ struct policy {
 };
 
 struct options {
-    const char *admin;
-    bool json;
+    const char *admin, *token;
+    bool json, rollback;
+    uint64_t steps;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -45,8 +46,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'j':
         o->json = true;
         return 0;
+    case 't':
+        o->token = arg;
+        return 0;
     case ARGP_KEY_ARG:
-        argp_usage(state);
+        if (state->arg_num == 0 && strcmp(arg, "rollback") == 0)
+            o->rollback = true;
+        else if (!(state->arg_num == 1 && ep_str_u64(ep_str(arg), &o->steps) && o->steps >= 1 && o->steps <= 100))
+            argp_usage(state);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -55,6 +62,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp_option argp_options[] = {
     {"admin", 'a', "ADDR", 0, "the admin server (" EP_CLI_ADMIN "); unix:/path too", 0},
+    {"token", 't', "TOKEN", 0, "admin.token, for rollback; else EPHOR_TOKEN of the environment", 0},
     {"json", 'j', NULL, 0, "what the admin server says, by worker", 0},
     {0},
 };
@@ -62,9 +70,11 @@ static const struct argp_option argp_options[] = {
 static const struct argp argp = {
     .options = argp_options,
     .parser = parse,
+    .args_doc = "[rollback [N]]",
     .doc = "Shows what each policy of a running ephor saw, matched, denied and was blind to, by route; and points out those that "
-           "matched nothing, fail, or could not see what they judge.\v"
-           "Exit status: 0 shown, 2 wrong usage, 3 there is no answer.",
+           "matched nothing, fail, or could not see what they judge. With rollback: puts the version of the policies in force "
+           "that is N (1) before the present one, until their directory changes again.\v"
+           "Exit status: 0 shown or done, 1 it can't be done, 2 wrong usage, 3 there is no answer.",
 };
 
 /* --- reading the answer --- */
@@ -249,15 +259,35 @@ static int show_answer(const char *text)
     return EP_EXIT_GOOD;
 }
 
+static int roll_back(const struct options *o)
+{
+    char path[64];
+    struct ep_error err;
+    unsigned status = 0;
+    char *text;
+
+    snprintf(path, sizeof path, "/policies/rollback?steps=%llu", (unsigned long long)o->steps);
+    text = ep_cli_ask_as(o->token, o->admin, "POST", path, &status, &err);
+    if (!text) {
+        fprintf(stderr, "ephor policies: %s\n", err.text);
+        return EP_EXIT_ENVIRONMENT;
+    }
+    fputs(text, status == 200 ? stdout : stderr);
+    free(text);
+    return status == 200 ? EP_EXIT_GOOD : EP_EXIT_BAD;
+}
+
 int ep_cli_policies(int argc, char **argv)
 {
-    struct options o = {.admin = EP_CLI_ADMIN};
+    struct options o = {.admin = EP_CLI_ADMIN, .token = getenv("EPHOR_TOKEN"), .steps = 1};
     struct ep_error err;
     unsigned status = 0;
     char *text;
     int code;
 
     argp_parse(&argp, argc, argv, 0, NULL, &o);
+    if (o.rollback)
+        return roll_back(&o);
     text = ep_cli_ask(o.admin, "GET", "/policies", &status, &err);
     if (!text) {
         fprintf(stderr, "ephor policies: %s\n", err.text);

@@ -4,6 +4,7 @@
 
 #include "config/history.h"
 #include "config/identity.h"
+#include "config/policy_life.h"
 #include "config/server.h"
 #include "config/watch.h"
 #include "filter/chain.h"
@@ -19,6 +20,8 @@ struct ep_serving {
     struct ep_view *next; /* built, not committed */
     struct ep_access_log *next_log;
     struct ep_audit_ear *ear;
+    struct ep_policy_set *policies, *next_policies; /* of `worker.view` and `next`; NULL: none */
+    struct ep_policy_totals totals;                 /* of all sets this worker had; read by the main thread */
     struct ep_list slots;
     struct ep_timer sweep;
     atomic_int stage_done; /* enum ep_drain_stage */
@@ -34,6 +37,7 @@ struct ep_attempt {
     uint64_t generation;
     struct ep_identity *identity; /* NULL: none */
     struct ep_audit *audit;
+    struct ep_policy_change *policies;
     int *fds; /* [listener * n_workers + worker]; -1: the listener has its socket */
     unsigned n_workers;
     struct ep_addr *own;
@@ -55,6 +59,7 @@ struct ep_server {
     uint64_t started_wall_ns, accepted_wall_ns, rejected_wall_ns, constitution_wall_ns;
     char *rejected;
     struct ep_history history;
+    struct ep_policy_life policies;
     struct ep_watch watch;
     int signal_fd;
     struct event signal_event;
@@ -86,7 +91,10 @@ void ep_round(struct ep_server *s, ep_round_fn *fn, void *arg);
 /* reload.c */
 enum ep_reload_why { EP_RELOAD_START, EP_RELOAD_ASKED, EP_RELOAD_SEEN };
 bool ep_reload(struct ep_server *s, enum ep_reload_why why, struct ep_error *err);
-bool ep_reload_take(struct ep_server *s, struct ep_config *config, const char *result, struct ep_error *err);
+/* `change`: what happens to the policies, owned from here; NULL: what the configuration needs. `result`: for metrics and
+ * log; NULL: it is only the policies. */
+bool ep_reload_take(struct ep_server *s, struct ep_config *config, struct ep_policy_change *change, const char *result,
+                    struct ep_error *err);
 void ep_reload_reject(struct ep_server *s, const char *text);
 
 /* drain.c */

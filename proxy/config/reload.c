@@ -1,16 +1,10 @@
 /* Taking a configuration over, or leaving it: from the file, from the history, or just its identity. */
-#include <dirent.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "config/binds.h"
-#include "config/files.h"
 #include "config/process.h"
 #include "filter/charter.h"
-#include "lua/policy_test.h"
-
-#define POLICY_MAX (1u << 20)
 
 /* --- telling --- */
 
@@ -40,7 +34,6 @@ static void tell_accepted(struct ep_server *s, const char *result)
     s->rejected = NULL;
     s->accepted_wall_ns = ep_clock_wall_ns();
     count(s, result);
-    ep_cell_set(ep_stats_cell(s->shards[s->n], EP_METRIC_GENERATION, NULL), s->generation);
     ep_info("config", "generation %s %s: %zu listeners, %zu clusters", generation, result, s->config->listeners.n,
             s->config->clusters.n);
 }
@@ -73,49 +66,13 @@ static void tell_expiry(struct ep_server *s)
 
 /* --- what a configuration is made of, as a number --- */
 
-static int is_policy(const struct dirent *d)
-{
-    return ep_str_ends(ep_str(d->d_name), EP_STR(".lua"));
-}
-
-static uint64_t mix(uint64_t digest, const void *p, size_t n)
-{
-    return (digest ^ ep_hash(p, n)) * 0x9e3779b97f4a7c15u + (digest >> 29);
-}
-
-static uint64_t policies_digest(struct ep_str directory)
-{
-    char *path = ep_strndup(directory.p, directory.n), *file;
-    struct dirent **names = NULL;
-    int n = directory.n ? scandir(path, &names, is_policy, alphasort) : 0;
-    uint64_t digest = 1;
-
-    for (int i = 0; i < n; i++) {
-        struct ep_error err;
-        struct ep_str text;
-        digest = mix(digest, names[i]->d_name, strlen(names[i]->d_name));
-        if (asprintf(&file, "%s/%s", path, names[i]->d_name) < 0)
-            abort();
-        if (ep_file_read(ep_str(file), POLICY_MAX, &text, &err)) {
-            digest = mix(digest, text.p, text.n);
-            ep_file_free(&text, false);
-        }
-        free(file);
-        free(names[i]);
-    }
-    free(names);
-    free(path);
-    return digest;
-}
-
 static uint64_t digest_of(const struct ep_config *c)
 {
     char *text = ep_config_print(c, true);
-    uint64_t digest = mix(policies_digest(c->policies.directory), text, strlen(text));
+    uint64_t digest = ep_hash(text, strlen(text));
 
     if (c->constitution.charter)
-        digest = mix(digest, c->constitution.charter->digest.p, c->constitution.charter->digest.n);
-
+        digest ^= ep_hash(c->constitution.charter->digest.p, c->constitution.charter->digest.n);
     explicit_bzero(text, strlen(text));
     free(text);
     return digest;
@@ -270,6 +227,7 @@ static void watch(struct ep_server *s)
 {
     ep_watch_begin(&s->watch);
     ep_watch_file(&s->watch, ep_str(s->path));
+    ep_watch_file(&s->watch, s->config->policies.directory); /* it may be a link, go, and come back */
     ep_watch_directory(&s->watch, s->config->policies.directory);
     watch_bundle(s);
     if (s->config->identity) {
@@ -300,15 +258,20 @@ static void settle(struct ep_server *s, struct ep_attempt *a, uint64_t digest, c
         ep_bind_unlink(old, s->config);
     ep_config_unref(old);
     ep_history_push(&s->history, s->config->text);
-    tell_accepted(s, result);
+    ep_cell_set(ep_stats_cell(s->shards[s->n], EP_METRIC_GENERATION, NULL), s->generation);
+    if (result)
+        tell_accepted(s, result);
     tell_expiry(s);
     watch(s);
 }
 
-bool ep_reload_take(struct ep_server *s, struct ep_config *config, const char *result, struct ep_error *err)
+bool ep_reload_take(struct ep_server *s, struct ep_config *config, struct ep_policy_change *change, const char *result,
+                    struct ep_error *err)
 {
     const struct ep_listener_config *l = config->listeners.v;
-    struct ep_attempt a = {.config = config, .generation = s->generation + 1, .n_workers = s->n};
+    struct ep_policy_change need = change ? *change : (struct ep_policy_change){0};
+    struct ep_attempt a = {
+        .config = config, .generation = s->generation + 1, .n_workers = s->n, .policies = &need};
     uint64_t digest = digest_of(config);
     bool good = false;
 
@@ -328,19 +291,20 @@ bool ep_reload_take(struct ep_server *s, struct ep_config *config, const char *r
             a.identity = ep_identity_ref(s->identity);
         }
     }
-    if (ep_policies_want_tests(&config->policies) && !ep_policy_tests_pass(&config->policies, err))
+    if ((!change && !ep_policy_life_need(s, config, &need, err)) || !open_audit(s, config, &a.audit, err) ||
+        !open_sockets(s, &a, err) || !build(s, &a, err))
         goto done;
-    if (!open_audit(s, config, &a.audit, err) || !open_sockets(s, &a, err) || !build(s, &a, err))
-        goto done;
-    if (!record(s, &a, result, err)) {
+    if ((result && !record(s, &a, result, err)) || !ep_policy_life_record(s, a.audit, &need, err)) {
         ep_round(s, ep_serving_abort, &a);
         goto done;
     }
     ep_round(s, ep_serving_commit, &a);
     settle(s, &a, digest, result);
+    ep_policy_life_took(s, &need);
     good = true;
 done:
     if (!good) {
+        ep_policy_life_drop(s, &need);
         close_sockets(&a);
         ep_identity_unref(a.identity);
         if (a.audit && a.audit != s->audit)
@@ -387,7 +351,7 @@ static void log_problems(struct ep_problems *p)
     free(text);
 }
 
-bool ep_reload(struct ep_server *s, enum ep_reload_why why, struct ep_error *err)
+static bool reload(struct ep_server *s, enum ep_reload_why why, struct ep_error *err)
 {
     struct ep_problems problems;
     struct ep_config *config;
@@ -413,7 +377,7 @@ bool ep_reload(struct ep_server *s, enum ep_reload_why why, struct ep_error *err
         ep_problems_fini(&problems);
         return true;
     } else {
-        good = ep_reload_take(s, config, "accepted", err);
+        good = ep_reload_take(s, config, NULL, "accepted", err);
         if (!good) {
             ep_fail("config", "%s", err->text);
             ep_config_unref(config);
@@ -425,6 +389,14 @@ bool ep_reload(struct ep_server *s, enum ep_reload_why why, struct ep_error *err
     ep_reload_reject(s, err->text);
     ep_warn("config", "the configuration was rejected; generation %llu stays", (unsigned long long)s->generation);
     return false;
+}
+
+bool ep_reload(struct ep_server *s, enum ep_reload_why why, struct ep_error *err)
+{
+    bool good = reload(s, why, err);
+
+    ep_policy_life_look(s, why == EP_RELOAD_ASKED); /* whatever became of the configuration */
+    return good;
 }
 
 bool ep_server_rollback(struct ep_server *s, struct ep_error *err)
@@ -442,7 +414,7 @@ bool ep_server_rollback(struct ep_server *s, struct ep_error *err)
     config = ep_config_complete(ep_config_parse(text, "the previous configuration", &problems), &problems);
     if (config) {
         ep_history_pop(&s->history);
-        good = ep_reload_take(s, config, "rollback", err);
+        good = ep_reload_take(s, config, NULL, "rollback", err);
         if (!good) {
             ep_history_push(&s->history, s->config->text);
             ep_config_unref(config);

@@ -294,6 +294,11 @@ static void check(void *object, struct ep_checker *c)
     check_names(c, &config->clusters, sizeof(struct ep_cluster_config), "cluster");
     check_binds(c, config);
     check_tls(c, config);
+    if (config->policies.shadow_for_ns && !config->state.n)
+        ep_check_error(c, &config->policies, "shadow_for",
+                       "needs `state:`, a directory that outlives the process: what was seen, and when, is kept there");
+    if (config->policies.shadow_for_ns && !config->policies.directory.n)
+        ep_check_error(c, &config->policies, "shadow_for", "needs `directory:`");
     for (size_t i = 0; i < config->listeners.n; i++) {
         const struct ep_route_config *r = l[i].routes.v;
         check_cluster(c, config, &l[i], l[i].cluster);

@@ -115,6 +115,7 @@ struct ep_server *ep_server_new(const char *path, struct ep_config *config, stru
         return NULL;
     }
     ep_history_init(&s->history, config->state);
+    ep_policy_life_init(s, config->state);
     ep_watch_init(&s->watch, &s->main, on_change);
     return s;
 }
@@ -129,7 +130,7 @@ bool ep_server_start(struct ep_server *s, struct ep_error *err)
     for (unsigned i = 0; i < s->n; i++)
         if (!ep_serving_start(&s->serving[i], err))
             return false;
-    if (!ep_reload_take(s, config, "accepted", err))
+    if (!ep_reload_take(s, config, NULL, "accepted", err))
         return false;
     ep_worker_timer(&s->main, &s->audit_timer, AUDIT_HEALTH_NS);
     s->ready = true;
@@ -157,6 +158,8 @@ void ep_server_free(struct ep_server *s)
         }
         ep_worker_timer_stop(&s->main, &s->drain_timer);
         ep_worker_timer_stop(&s->main, &s->audit_timer);
+        ep_policy_life_fini(s);
+        ep_worker_turn(&s->main, false); /* sets that the workers sent to be freed */
         ep_worker_fini(&s->main);
     }
     if (s->generation)

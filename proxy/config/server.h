@@ -40,6 +40,11 @@ struct ep_server_status ep_server_status(const struct ep_server *s);
 bool ep_server_reload(struct ep_server *s, struct ep_error *err);
 /* Goes back to the configuration accepted before the present one. */
 bool ep_server_rollback(struct ep_server *s, struct ep_error *err);
+/* Puts an earlier version of the policies in force, `steps` before the one that is; until the directory changes again.
+ * `by` says who asked, for the audit. */
+bool ep_server_policies_rollback(struct ep_server *s, unsigned steps, const char *by, struct ep_error *err);
+/* Appends members about the version in force, the ones before, and what was refused. */
+void ep_server_policies_describe(const struct ep_server *s, struct ep_json *out);
 /* Begins the drain that ends the process; harmless when it has begun. */
 void ep_server_drain(struct ep_server *s);
 

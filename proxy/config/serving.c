@@ -55,6 +55,14 @@ void ep_serving_build(struct ep_serving *v, void *attempt, unsigned index)
         if (!v->next_log)
             return;
     }
+    if (!a->policies->other) {
+        v->next_policies = v->policies ? ep_policy_set_share(v->policies) : NULL;
+    } else if (a->policies->sets) {
+        v->next_policies = a->policies->sets[index];
+        a->policies->sets[index] = NULL;
+        if (!ep_policy_set_open(v->next_policies, &a->config->policies, &a->errors[index]))
+            return;
+    }
     v->next = ep_view_build(v, a, &a->errors[index]);
 }
 
@@ -63,11 +71,28 @@ void ep_serving_abort(struct ep_serving *v, void *attempt, unsigned index)
     (void)index;
     if (v->next)
         ep_view_unref(v->next);
+    if (v->next_policies)
+        ep_policy_set_unref(v->next_policies);
     ep_access_log_free(v->next_log);
     v->next = NULL;
+    v->next_policies = NULL;
     v->next_log = NULL;
     if (v->worker.view)
         ep_view_restore(v, attempt);
+}
+
+static void take_policies(struct ep_serving *v, const struct ep_config *config)
+{
+    struct ep_policy_set *old = v->policies;
+
+    v->policies = v->next_policies;
+    v->next_policies = NULL;
+    if (v->policies) {
+        ep_policy_set_adopt(v->policies, &v->totals);
+        ep_policy_set_configure(v->policies, &config->policies);
+    }
+    if (old)
+        ep_policy_set_unref(old);
 }
 
 static bool same_socket(const struct slot *s, const struct ep_listener_config *c)
@@ -164,6 +189,7 @@ void ep_serving_commit(struct ep_serving *v, void *attempt, unsigned index)
     w->access_log = v->next_log;
     v->next_log = NULL;
     take_identity(v, a->identity);
+    take_policies(v, a->config);
     for (unsigned i = 0; i < w->view->n_chains; i++)
         take_chain(v, w->view->chains[i], a->fds[i * a->n_workers + index]);
     retire_slots(v);
@@ -310,6 +336,10 @@ static void serving_end(struct ep_serving *v)
     if (w->view)
         ep_view_unref(w->view);
     w->view = NULL;
+    if (v->next_policies)
+        ep_policy_set_unref(v->next_policies);
+    if (v->policies)
+        ep_policy_set_unref(v->policies);
     ep_upstream_worker_fini(w);
     ep_access_log_free(w->access_log);
     ep_access_log_free(v->next_log);

@@ -26,7 +26,7 @@ static bool interesting(const struct ep_watch *w, const struct inotify_event *e)
         known = strcmp(w->names[i], name.p) == 0;
     if (!known && !ep_str_ends(name, EP_STR(".lua")))
         return false;
-    if (!(e->mask & IN_CREATE))
+    if (!(e->mask & IN_CREATE) || (e->mask & IN_ISDIR))
         return true;
     for (unsigned i = 0; i < w->n; i++) /* a new file is told again when it is written; a new link isn't */
         if (w->v[i].wd == e->wd) {

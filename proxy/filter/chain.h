@@ -7,6 +7,7 @@
 #include "filter/listener_config.h"
 
 struct ep_cluster; /* upstream/upstream.h */
+struct ep_policy_set; /* filters/lua */
 
 struct ep_route {
     const struct ep_route_config *config;
@@ -60,6 +61,8 @@ struct ep_view {
     double trace_sample;         /* tracing.sample */
     struct ep_str constitution;  /* the hash; for stamping and for chaos */
     const struct ep_policies_config *policies_config;         /* filter/policies_config.h; NULL: none */
+    struct ep_policy_set *policies; /* of this worker, made of the configured directory (lua/policy.h); NULL: none was
+                                       made. Borrowed: each chain's filter holds it */
     const struct ep_constitution_config *constitution_config; /* filter/constitution_config.h; NULL: none */
     const struct ep_chaos_config *chaos_config;               /* filter/chaos_config.h; NULL: none */
     struct ep_chain **chains;

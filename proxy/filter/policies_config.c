@@ -79,6 +79,46 @@ static const struct ep_schema memory_schema =
     EP_SCHEMA("policies.memory", "What policies may remember (c:remember, c:count), shared by all workers.",
               struct ep_policies_memory, memory_fields, .check = NULL);
 
+#define ROLLBACK(member) offsetof(struct ep_policies_rollback, member)
+
+static const struct ep_field rollback_fields[] = {
+    {.key = "errors",
+     .type = EP_TYPE_PERCENT,
+     .offset = ROLLBACK(errors),
+     .preset = "5%",
+     .min = 0.1,
+     .max = 100,
+     .help = "Requests with an error or an overrun of a policy, in points over the share of the version before."},
+    {.key = "denials",
+     .type = EP_TYPE_PERCENT,
+     .offset = ROLLBACK(denials),
+     .preset = "20%",
+     .min = 0.1,
+     .max = 100,
+     .help = "Requests refused by a policy, in points over the share of the version before. What is only a shadow "
+             "doesn't count."},
+    {.key = "window",
+     .type = EP_TYPE_DURATION,
+     .offset = ROLLBACK(window_ns),
+     .preset = "30s",
+     .min = 1e9,
+     .max = 3600e9,
+     .help = "A new version is compared for so long, and until `minimum` requests were judged."},
+    {.key = "minimum",
+     .type = EP_TYPE_INT,
+     .offset = ROLLBACK(minimum),
+     .preset = "100",
+     .min = 10,
+     .max = 1e9,
+     .help = "Requests that must have been judged before anything is concluded."},
+};
+
+static const struct ep_schema rollback_schema =
+    EP_SCHEMA("policies.rollback",
+              "When a new version of the policies is taken back by itself: its share of errors or denials is higher than "
+              "that of the version before by more than this.",
+              struct ep_policies_rollback, rollback_fields, .check = NULL);
+
 static const struct ep_field fields[] = {
     {.key = "directory",
      .type = EP_TYPE_STR,
@@ -110,6 +150,31 @@ static const struct ep_field fields[] = {
      .offset = AT(record),
      .sub = &record_schema,
      .help = "Keep a sample of the requests, to try changed policies on."},
+    {.key = "enforce",
+     .type = EP_TYPE_PERCENT,
+     .offset = AT(enforce),
+     .preset = "100%",
+     .min = 0.01,
+     .max = 100,
+     .help = "Share of the callers for whom policies are enforced; for the rest they are shadows. The same caller (by its "
+             "identity, else the call's agent, session or tenant, else the trace) always gets the same answer. A policy may "
+             "have less, by its enforce_percent."},
+    {.key = "shadow_for",
+     .type = EP_TYPE_DURATION,
+     .offset = AT(shadow_for_ns),
+     .preset = "0s",
+     .max = 366.0 * 86400e9,
+     .help = "A policy that this `state` directory has not seen yet runs in shadow for so long, then it is enforced."},
+    {.key = "shadow_changes",
+     .type = EP_TYPE_BOOL,
+     .offset = AT(shadow_changes),
+     .preset = "true",
+     .help = "A policy whose text, or any library's, changed is new again for shadow_for; else the name decides."},
+    {.key = "rollback",
+     .type = EP_TYPE_OPTIONAL,
+     .offset = AT(rollback),
+     .sub = &rollback_schema,
+     .help = "When a new version is taken back by itself; without it never."},
 };
 
 const struct ep_schema ep_policies_schema =

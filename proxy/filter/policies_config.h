@@ -24,13 +24,25 @@ struct ep_policies_memory {
     uint64_t bytes;
 };
 
+/* When a new version of the directory is taken back by itself. */
+struct ep_policies_rollback {
+    double errors;      /* share of requests with an error or overrun, over that of the version before */
+    double denials;     /* share of requests refused, over that of the version before */
+    uint64_t window_ns; /* for so long after it was taken up it is compared */
+    int64_t minimum;    /* requests before anything is concluded */
+};
+
 struct ep_policies_config {
     struct ep_str directory; /* of *.lua; empty: no policies */
     struct ep_policies_budget budget;
     struct ep_policies_memory memory; /* what they may remember; of the process */
-    int mode; /* enum ep_mode: shadow makes every policy a shadow, off runs none */
+    int mode;               /* enum ep_mode: shadow makes every policy a shadow, off runs none */
+    double enforce;         /* share of the callers for whom policies are enforced; 0: all */
+    uint64_t shadow_for_ns; /* a new policy is a shadow for so long; 0: none */
+    bool shadow_changes;    /* a changed one is new again */
     bool require_tests;
-    struct ep_policies_record *record; /* NULL: none */
+    struct ep_policies_record *record;     /* NULL: none */
+    struct ep_policies_rollback *rollback; /* NULL: never by itself */
     /* not of the file */
     const struct ep_charter *charter; /* filter/charter.h: the constitution's policies run too; NULL: none */
     int charter_mode;                 /* enum ep_mode, of `constitution` */

@@ -131,7 +131,7 @@ def test_required_tests_keep_untested_policies_out(ephor, h1_server, directory):
     until(lambda: "1 of 2 tests fail; 'a shell is refused'" in proxy.log, "the refusal")
     assert wire1.get(proxy.port, headers="X-Tool: shell\r\n").status == 403
     assert wire1.get(proxy.port, headers="X-Tool: bash\r\n").status == 200, "the old one stays"
-    proxy.counted(1, "ephor_config_reload_total", result="rejected")
+    proxy.counted(1, "ephor_policy_reload_total", result="rejected")
     (directory / "tools_test.lua").write_text(GOOD.replace('"shell"', '"bash"'))
     until(lambda: wire1.get(proxy.port, headers="X-Tool: bash\r\n").status == 403, "the new one")
     (directory / "untested.lua").write_text(TOOLS.replace('"tools"', '"untested"'))

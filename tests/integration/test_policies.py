@@ -82,7 +82,7 @@ def test_a_new_policy_is_taken_up_and_a_broken_one_is_not(guarded):
     until(lambda: wire1.get(proxy.port, "/b").status == 403, "the new policy")
     assert wire1.get(proxy.port, "/a").status == 200
     (directory / "gate.lua").write_text("this is no Lua (")
-    until(lambda: proxy.metric("ephor_config_reload_total", result="rejected") >= 1, "the rejection")
+    until(lambda: proxy.metric("ephor_policy_reload_total", result="rejected") >= 1, "the rejection")
     assert wire1.get(proxy.port, "/b").status == 403, "the last good one still decides"
 
 
