@@ -367,7 +367,8 @@ static bool parse_file(struct ep_policy_bundle *b, struct ep_str *rest)
     if (!ep_str_next(rest, '\n', &line))
         return false;
     name = line;
-    if (!ep_str_next(&name, ' ', &number) || !ep_str_u64(number, &size) || !name_good(name) || size >= rest->n || rest->p[size] != '\n' || b->n == EP_POLICY_BUNDLE_FILES_MAX)
+    if (!ep_str_next(&name, ' ', &number) || !ep_str_u64(number, &size) || !name_good(name) || size >= rest->n ||
+        rest->p[size] != '\n' || b->n == EP_POLICY_BUNDLE_FILES_MAX)
         return false;
     add(b, ep_strndup(name.p, name.n), ep_strndup(size ? rest->p : "", (size_t)size), (size_t)size);
     *rest = ep_str_n(rest->p + size + 1, rest->n - (size_t)size - 1);

@@ -15,12 +15,17 @@ void ep_policy_add_statistics(struct ep_policy *p, struct ep_stats *stats)
     p->duration = ep_stats_histogram(stats, EP_METRIC_POLICY_DURATION, EP_LABELS(p->name));
 }
 
+static double share_of(const struct ep_policy_set *set, const struct ep_policy *p)
+{
+    return p->constitutional ? 1.0 : EP_MIN(p->enforced, set->enforced);
+}
+
 static void complete(struct ep_policy_set *set)
 {
     for (unsigned i = 0; i < set->n; i++) {
         struct ep_policy *p = set->v[i];
         ep_policy_cover_init(set, p);
-        p->share = EP_MIN(p->enforced, set->enforced);
+        p->share = share_of(set, p);
         set->replies |= p->reply_ref != LUA_NOREF;
         set->reply_bodies |= p->needs_reply_body;
         set->fields |= p->needs;
@@ -50,7 +55,7 @@ void ep_policy_set_configure(struct ep_policy_set *set, const struct ep_policies
     set->mode = config ? (enum ep_mode)config->mode : EP_MODE_ENFORCE;
     set->enforced = config && config->enforce > 0 ? config->enforce : 1.0;
     for (unsigned i = 0; i < set->n; i++)
-        set->v[i]->share = EP_MIN(set->v[i]->enforced, set->enforced);
+        set->v[i]->share = share_of(set, set->v[i]);
 }
 
 /* Takes over the reference to the state. */

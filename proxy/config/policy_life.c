@@ -235,8 +235,10 @@ static void install(struct ep_server *s, struct ep_policy_change *change)
 {
     struct ep_policy_life *l = &s->policies;
     struct ep_policy_totals now = totals_of(s);
-    bool accepted = strcmp(change->result, "accepted") == 0;
-    bool compare = accepted && l->bundle;
+    /* The constitution's policies alone are no version that one could go back to, or be compared with. */
+    bool kept = of_directory(s->config);
+    bool accepted = kept && strcmp(change->result, "accepted") == 0;
+    bool compare = accepted && l->bundle && l->bundle->n_policies > 0;
 
     close_version(s, &now);
     ep_policy_bundle_unref(l->bundle);
@@ -251,7 +253,8 @@ static void install(struct ep_server *s, struct ep_policy_change *change)
         accept_content(l);
         ep_policy_versions_add(&l->versions, l->bundle, l->taken_ns);
     }
-    ep_policy_versions_set(&l->versions, l->bundle->digest, l->over);
+    if (kept)
+        ep_policy_versions_set(&l->versions, l->bundle->digest, l->over);
     ep_policy_watch_begin(&l->watch, s->config->policies.rollback, &now, ep_clock_ns(), compare);
     ep_info("policy", "%u policies %s by %s: version %.12s", l->n_members, change->result, change->by,
             l->bundle->digest);
@@ -518,8 +521,8 @@ bool ep_server_policies_rollback(struct ep_server *s, unsigned steps, const char
 
     if (s->stage != EP_DRAIN_NOT)
         return ep_error_set(err, "the process is ending");
-    if (now < 0)
-        return ep_error_set(err, "no policies are in force");
+    if (now < 0 || !of_directory(s->config))
+        return ep_error_set(err, "no policies of a directory are in force");
     if (steps == 0 || steps > (unsigned)now)
         return ep_error_set(err, now ? "there are %d versions before this one" : "there is no version before this one", now);
     return go_to(s, (unsigned)now - steps, by, "asked", err);

@@ -222,6 +222,23 @@ def test_the_text_is_in_force_and_each_refusal_names_its_principle(constitutiona
     assert told["checks"]["mismatch"] == 1 and told["since"].startswith("20") and told["digest_pinned"]
 
 
+def test_no_rollback_leads_to_the_constitution_alone(ephor, h1_server, bundle, policies):
+    text, upstream, directory = bundle(), h1_server().port, policies(operators=OPERATORS)
+
+    def configured(mode):
+        return config(upstream, None, {"protocol": "http/1.1"}, constitution={"hash": HASH, "bundle": str(text), "digest": digest(text)},
+                      policies={"directory": directory, "mode": mode})
+    proxy = ephor(configured("enforce"))
+    assert wire1.get(proxy.port, "/ops").status == 403 and wire1.get(proxy.port, "/shell").status == 403
+    proxy.reload(configured("off"))
+    assert wire1.get(proxy.port, "/ops").status == 200 and wire1.get(proxy.port, "/shell").status == 403
+    assert proxy.admin("/policies/rollback", "POST")[0] == 409
+    proxy.reload(configured("enforce"))
+    assert wire1.get(proxy.port, "/ops").status == 403
+    assert proxy.admin("/policies/rollback", "POST")[0] == 409, "there is no version without the operator's policies"
+    assert wire1.get(proxy.port, "/ops").status == 403 and wire1.get(proxy.port, "/shell").status == 403
+
+
 def test_another_text_than_the_pinned_one_is_never_loaded(constitutional, bundle):
     text = bundle()
     proxy = constitutional(bundle=str(text), digest=digest(text))
