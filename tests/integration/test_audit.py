@@ -212,14 +212,14 @@ def test_what_was_changed_is_found_by_line_and_never_written_over(audited):
     text = log.read_text()
     log.write_text(text.replace("not through here", "come on through ", 2).replace("come on through ", "not through here", 1))
     failed = verify(proxy, check=False)
-    assert failed.returncode == 1 and f"{log}:3: the record was changed" in failed.stderr
+    assert failed.returncode == 1 and f"{log}:4: the record was changed" in failed.stderr
     shown = run(proxy.binary, "audit", "show", proxy.audit, check=False)
-    assert shown.returncode == 1 and f"{log}:3:" in shown.stderr and "come on through" in shown.stdout
+    assert shown.returncode == 1 and f"{log}:4:" in shown.stderr and "come on through" in shown.stdout
     log.write_text("".join(text.splitlines(True)[:-2]))
-    assert "records 5 to 6 are missing behind it, at the end" in verify(proxy, check=False).stderr
+    assert "records 6 to 7 are missing behind it, at the end" in verify(proxy, check=False).stderr
     assert run(proxy.binary, "run", "-c", proxy.path, check=False, timeout=20).returncode == 3, "evidence isn't built upon"
     log.write_text(text)
-    assert "6 records" in verify(proxy).stdout
+    assert "7 records" in verify(proxy).stdout
 
 
 def test_the_head_is_signed_and_the_key_tells(audited, tmp_path):
