@@ -190,7 +190,7 @@ static void push_module_source(lua_State *L, struct ep_str name)
         lua_pushfstring(L, "%s.lua", lua_tostring(L, -1));
         const struct ep_policy_bundle_file *f = ep_policy_bundle_find(ep_lua_of(L)->bundle, ep_lua_check_str(L, -1));
         if (!f)
-            luaL_error(L, "there is no file %s", lua_tostring(L, -1));
+            luaL_error(L, "%s: %s", lua_tostring(L, -1), strerror(ENOENT));
         ep_lua_push(L, f->text);
         lua_pushfstring(L, "@%s.lua", lua_tostring(L, -3));
         return;
