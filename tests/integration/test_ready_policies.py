@@ -13,7 +13,7 @@ import time
 import pki
 import pytest
 import wire1
-from harness import ROOT, config
+from harness import ROOT, config, until
 from wire2 import Client
 
 POLICIES = ROOT / "lua/policies"
@@ -178,10 +178,11 @@ def test_working_hours(guarded):
     always = 'hours = { { days = "mon-sun", from = "00:00", to = "24:00", zone = "Z" } }'
     g = guarded("working-hours", f"return {{ {always} }}")
     g.allows(g.caller().tool("search"))
+    before = g.proxy.metric("ephor_policy_reload_total", result="accepted")
     today, tomorrow = (time.strftime("%Y-%m-%d", time.gmtime(time.time() + s)) for s in (0, 86400))
     (pathlib.Path(g.proxy.directory.parent / "policies") / "_working-hours_config.lua").write_text(
         f'return {{ {always}, closed = {{ "{today}", "{tomorrow}" }}, exempt = {{ "*/sa/admin" }} }}')
-    g.proxy.reload()
+    until(lambda: g.proxy.metric("ephor_policy_reload_total", result="accepted") > before, "the new settings to be in force")
     g.denies(g.caller().tool("search"), "outside of working hours")
     g.allows(g.caller("admin").tool("search"))
 
