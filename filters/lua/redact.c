@@ -255,30 +255,6 @@ static int hex4(const char *p, const char *end)
     return v;
 }
 
-static size_t utf8(char *out, unsigned c)
-{
-    if (c < 0x80) {
-        out[0] = (char)c;
-        return 1;
-    }
-    if (c < 0x800) {
-        out[0] = (char)(0xc0 | c >> 6);
-        out[1] = (char)(0x80 | (c & 0x3f));
-        return 2;
-    }
-    if (c < 0x10000) {
-        out[0] = (char)(0xe0 | c >> 12);
-        out[1] = (char)(0x80 | (c >> 6 & 0x3f));
-        out[2] = (char)(0x80 | (c & 0x3f));
-        return 3;
-    }
-    out[0] = (char)(0xf0 | c >> 18);
-    out[1] = (char)(0x80 | (c >> 12 & 0x3f));
-    out[2] = (char)(0x80 | (c >> 6 & 0x3f));
-    out[3] = (char)(0x80 | (c & 0x3f));
-    return 4;
-}
-
 bool ep_redact_unescape(struct ep_redact_job *j, struct ep_str raw, struct ep_str *out)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
@@ -316,7 +292,7 @@ bool ep_redact_unescape(struct ep_redact_job *j, struct ep_str raw, struct ep_st
         } else if (c >= 0xd800 && c < 0xe000) {
             c = 0xfffd;
         }
-        n += utf8(j->scratch + n, (unsigned)c); /* at most as long as the escape */
+        n += ep_utf8_encode((uint32_t)c, j->scratch + n); /* at most as long as the escape */
     }
     *out = ep_str_n(j->scratch, n);
     return true;

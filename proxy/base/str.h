@@ -74,4 +74,7 @@ static inline uint64_t ep_hash(const void *data, size_t n)
     return h ^ (h >> 29);
 }
 
+/* A code point (at most 0x10ffff, no surrogate) as UTF-8; how many bytes. */
+size_t ep_utf8_encode(uint32_t c, char out[4]);
+
 #endif

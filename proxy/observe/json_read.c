@@ -146,30 +146,6 @@ static long unit(const char *p, const char *end)
     return v;
 }
 
-static size_t utf8(long c, char out[4])
-{
-    if (c < 0x80) {
-        out[0] = (char)c;
-        return 1;
-    }
-    if (c < 0x800) {
-        out[0] = (char)(0xc0 | c >> 6);
-        out[1] = (char)(0x80 | (c & 0x3f));
-        return 2;
-    }
-    if (c < 0x10000) {
-        out[0] = (char)(0xe0 | c >> 12);
-        out[1] = (char)(0x80 | (c >> 6 & 0x3f));
-        out[2] = (char)(0x80 | (c & 0x3f));
-        return 3;
-    }
-    out[0] = (char)(0xf0 | c >> 18);
-    out[1] = (char)(0x80 | (c >> 12 & 0x3f));
-    out[2] = (char)(0x80 | (c >> 6 & 0x3f));
-    out[3] = (char)(0x80 | (c & 0x3f));
-    return 4;
-}
-
 /* One escape behind its backslash. Returns where it ends; out[*n] is what it says. */
 static const char *unescape(const char *p, const char *end, char out[4], size_t *n)
 {
@@ -196,7 +172,7 @@ static const char *unescape(const char *p, const char *end, char out[4], size_t 
     } else if (c >= 0xd800 && c < 0xe000) {
         c = 0xfffd;
     }
-    *n = utf8(c, out);
+    *n = ep_utf8_encode((uint32_t)c, out);
     return p;
 }
 

@@ -178,7 +178,7 @@ static size_t hex(char *out, struct input *in, size_t n)
     size_t used = 0;
 
     for (; n > 0 && in->p < in->end; n--)
-        used += (size_t)sprintf(out + used, "%02x", next(in));
+        used += (size_t)snprintf(out + used, 3, "%02x", next(in));
     out[used] = '\0';
     return used;
 }
