@@ -1,0 +1,32 @@
+"""Agents' own SDKs as clients, direct and through ephor. They stand on the harness of the integration tests.
+
+`./dev test sdk` installs them: node/package.json (two versions of each, the older under another name) and
+python/{newest,older}.txt. A script in node/ or python/ is a client (or a server) that prints one line of JSON for each step.
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent / "integration"))
+from fixtures import *  # noqa: E402,F401,F403
+
+
+def node(script, *args, timeout=60):
+    """The steps that node/SCRIPT printed, as a list of objects."""
+    return _steps(["node", str(HERE / "node" / script), *map(str, args)], os.environ, timeout)
+
+
+def python(age, script, *args, timeout=60):
+    """The same of python/SCRIPT with the SDKs of `age`: newest or older."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "build" / "deps" / f"sdk-python-{age}"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return _steps(["/usr/bin/python3", str(HERE / "python" / script), *map(str, args)], env, timeout)
+
+
+def _steps(command, env, timeout):
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, text=True)
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
