@@ -25,7 +25,7 @@ namespace
 {
 
 constexpr size_t keep_bytes = 256 * 1024; /* a parser that grew beyond this is dropped after use */
-constexpr size_t few_keys = 16;           /* up to here each is compared with each */
+constexpr size_t few_keys = 8;            /* up to here each is compared with each */
 
 enum level { MESSAGE, PARAMS, META, OTHER };
 
@@ -255,24 +255,31 @@ bool unescape(std::string_view s, char *out, size_t &n, bool &lone)
     return true;
 }
 
-/* Keyed, so that nobody can send keys that all fall together. */
+uint64_t load8(const char *p)
+{
+    uint64_t word;
+
+    std::memcpy(&word, p, 8);
+    return word;
+}
+
+/* Keyed, so that nobody can send keys that all fall together. Reads up to 7 bytes behind the key, which are there. Never 0. */
 uint64_t hash(std::string_view s, uint64_t seed)
 {
     uint64_t h = seed ^ (s.size() * 0x9e3779b97f4a7c15u);
+    const char *p = s.data();
+    size_t n = s.size();
 
-    for (size_t at = 0; at < s.size(); at += 8) {
-        uint64_t word = 0;
-        std::memcpy(&word, s.data() + at, std::min<size_t>(8, s.size() - at));
-        h = (h ^ word) * 0xff51afd7ed558ccdu;
+    for (; n >= 8; p += 8, n -= 8) {
+        h = (h ^ load8(p)) * 0xff51afd7ed558ccdu;
         h ^= h >> 32;
     }
-    return h * (seed | 1);
+    if (n) {
+        h = (h ^ (load8(p) & ((uint64_t{1} << 8 * n) - 1))) * 0xff51afd7ed558ccdu;
+        h ^= h >> 32;
+    }
+    return (h * (seed | 1)) | 1;
 }
-
-struct hashed {
-    uint64_t hash;
-    std::string_view key;
-};
 
 } // namespace
 
@@ -280,7 +287,7 @@ struct ep_scanner {
     ondemand::parser *parser = nullptr;
     uint64_t seed = 0;
     std::vector<std::string_view> keys; /* of all objects that are open, the innermost last */
-    std::vector<hashed> sorted;
+    std::vector<uint64_t> hashes;       /* of the keys of one object: an open table, 0: free */
 };
 
 namespace
@@ -530,20 +537,32 @@ bool walk::string(std::string_view token, ep_scan_value *into)
     return true;
 }
 
-/* A key, escapes undone. Stage 1 knows that the string ends. */
+/* The first byte at or behind p that is a quote or a backslash. Stage 1 knows that there is one. */
+const char *quote_or_backslash(const char *p)
+{
+    constexpr uint64_t ones = 0x0101010101010101u, highs = ones << 7;
+
+    for (;; p += 8) {
+        uint64_t word = load8(p), quote = word ^ ones * '"', backslash = word ^ ones * '\\';
+        uint64_t found = (((quote - ones) & ~quote) | ((backslash - ones) & ~backslash)) & highs;
+        if (found)
+            return p + (__builtin_ctzll(found) >> 3); /* the lowest one found is sure; x86-64 and arm64 are little-endian */
+    }
+}
+
+/* A key, escapes undone; 7 bytes behind it can be read. */
 bool walk::key(const char *raw, std::string_view &name)
 {
     bool escaped = false, lone = false;
-    size_t n = 0, plain;
+    const char *end = quote_or_backslash(raw);
+    size_t n, plain;
 
-    for (; raw[n] != '"'; n++)
-        if (raw[n] == '\\') {
-            escaped = true;
-            n++;
-        }
+    for (; *end == '\\'; end = quote_or_backslash(end + 2))
+        escaped = true;
+    n = static_cast<size_t>(end - raw);
     name = std::string_view(raw, n);
     if (escaped) {
-        char *copy = static_cast<char *>(alloc(user, n + 1));
+        char *copy = static_cast<char *>(alloc(user, n + 8));
         if (!unescape(name, copy, plain, lone))
             return false;
         name = std::string_view(copy, plain);
@@ -553,7 +572,8 @@ bool walk::key(const char *raw, std::string_view &name)
 
 void walk::check_duplicates(size_t base)
 {
-    size_t n = s.keys.size() - base;
+    size_t n = s.keys.size() - base, size = 32;
+    unsigned shift = 64 - 5;
     const std::string_view *k = s.keys.data() + base;
 
     if (n <= few_keys) {
@@ -562,13 +582,18 @@ void walk::check_duplicates(size_t base)
                 if (k[i] == k[j])
                     out->duplicate = true;
     } else if (!out->duplicate) {
-        s.sorted.clear();
-        for (size_t i = 0; i < n; i++)
-            s.sorted.push_back({hash(k[i], s.seed), k[i]});
-        std::sort(s.sorted.begin(), s.sorted.end(), [](const hashed &a, const hashed &b) { return a.hash < b.hash; });
-        for (size_t i = 1; i < n; i++)
-            if (s.sorted[i].hash == s.sorted[i - 1].hash) /* two keys of one hash by chance: once in 2^64 */
+        for (; size < 2 * n; size *= 2)
+            shift--;
+        s.hashes.assign(size, 0);
+        for (size_t i = 0; i < n; i++) {
+            uint64_t h = hash(k[i], s.seed);
+            size_t at = h >> shift; /* the high bits: the low ones hardly know the end of a key */
+            while (s.hashes[at] && s.hashes[at] != h)
+                at = (at + 1) & (size - 1);
+            if (s.hashes[at]) /* two keys of one hash by chance: once in 2^63 */
                 out->duplicate = true;
+            s.hashes[at] = h;
+        }
     }
     s.keys.resize(base);
 }
@@ -600,8 +625,8 @@ static void give_back(ep_scanner *s)
     }
     if (s->keys.capacity() > 4096)
         std::vector<std::string_view>().swap(s->keys);
-    if (s->sorted.capacity() > 4096)
-        std::vector<hashed>().swap(s->sorted);
+    if (s->hashes.capacity() > 4096)
+        std::vector<uint64_t>().swap(s->hashes);
 }
 
 extern "C" enum ep_scan_result ep_scan_json(struct ep_scanner *s, const char *text, size_t n, ep_scan_alloc *alloc,
