@@ -112,7 +112,7 @@ static int setup(void **state)
 {
     struct play *p = play_new();
 
-    a_delay = (struct ep_chaos_delay){.fixed_ns = 3 * EP_MS};
+    a_delay = (struct ep_chaos_delay){.fixed_ns = 200 * EP_MS};
     an_abort = (struct ep_chaos_abort){.status = 503};
     all = tenth();
     all.percent = 1.0;
