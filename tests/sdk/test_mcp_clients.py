@@ -1,0 +1,72 @@
+"""MCP's own SDKs as clients, direct and through ephor: what is allowed is the same, what is refused is the SDK's own error or a
+tool result at once, and the same client goes on."""
+import pytest
+from conftest import HERE, node, python
+from harness import SANITIZED, Process, config, free_port, program
+
+REFUSES = {
+    "no_shell": '''
+local policy = require "ephor.policy"
+return policy { name = "no-shell", principle = "P1", match = { protocol = "mcp", method = "tools/call", tool = "shell" },
+  call = function(c) return c:deny("no commands for agents") end }''',
+    "no_secrets": '''
+local policy = require "ephor.policy"
+return policy { name = "no-secrets", match = { protocol = "mcp", method = { "prompts/get", "resources/read" } },
+  call = function(c)
+    if c.prompt == "secret-prompt" or c.uri == "note://secret" then return c:deny("that is secret") end
+  end }''',
+}
+ALLOWED = ["echo", "echo after shell", "count", "progress", "greeting", "echo after secret-prompt", "public", "echo after secret"]
+SERVERS = [(era, mode) for era in ("legacy", "modern") for mode in ("json", "sse")]
+CLIENTS = {
+    "sdk 1.32": ("legacy modern", lambda url: node("mcp_client.mjs", "sdk", url)),
+    "sdk 1.20": ("legacy modern", lambda url: node("mcp_client.mjs", "sdk-1.20", url)),
+    "sdk 1.10": ("legacy modern", lambda url: node("mcp_client.mjs", "sdk-1.10", url)),
+    "client 2.4": ("legacy modern", lambda url: node("mcp_client.mjs", "client", url)),
+    "client 2.4, 2026-07-28": ("modern", lambda url: node("mcp_client.mjs", "client-2026", url)),
+    "python 1.30": ("legacy modern", lambda url: python("older", "mcp_client.py", "session", url)),
+    "python 2.3": ("legacy modern", lambda url: python("newest", "mcp_client.py", "legacy", url)),
+    "python 2.3, 2026-07-28": ("modern", lambda url: python("newest", "mcp_client.py", "2026-07-28", url)),
+}
+ERRORS = {"sdk": "McpError", "client": "ProtocolError", "python 1.30": "McpError", "python 2.3": "MCPError"}
+
+
+@pytest.fixture(scope="module", params=SERVERS, ids=" ".join)
+def server(request, tmp_path_factory):
+    era, mode = request.param
+    port = free_port()
+    process = Process("mcp-server", [program("node"), HERE / "node" / "mcp_server.mjs", port, era, mode], tmp_path_factory.mktemp("mcp"))
+    process.wait_port(port)
+    process.era, process.port = era, port
+    yield process
+    process.end()
+
+
+def steps_of(client, port):
+    return {step.pop("step"): step for step in CLIENTS[client][1](f"http://127.0.0.1:{port}/mcp")}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_allowed_as_direct_refused_in_its_own_words_and_it_goes_on(ephor, policies, server, client):
+    if server.era not in CLIENTS[client][0]:
+        pytest.skip("the server knows no revision of this client")
+    proxy = ephor(config(server.port, cluster={"protocol": "http/1.1"}, policies=policies(**REFUSES)))
+    direct, shells = steps_of(client, server.port), server.log.count("ran shell")
+    through = steps_of(client, proxy.port)
+
+    assert shells and server.log.count("ran shell") == shells, "through ephor no command ran"
+    for name in ALLOWED:
+        assert "value" in direct[name] and through[name].get("value") == direct[name]["value"], (name, through[name])
+    assert direct["count"]["value"]["content"] == [{"type": "text", "text": "counted to 3"}]
+
+    shell = through["shell"]["value"]
+    assert shell["isError"] and "no commands for agents" in shell["content"][0]["text"]
+    assert shell["_meta"]["ephor.dev/refusal"]["policy"] == "no-shell"
+    error = next(name for start, name in ERRORS.items() if client.startswith(start))
+    for name in ("secret-prompt", "secret"):
+        refused = through[name]
+        assert (refused["thrown"], refused["code"]) == (error, 403) and "that is secret" in refused["message"]
+        assert refused["data"]["policy"] == "no-secrets" and refused["data"]["decision"]
+    if not SANITIZED:
+        assert max(through[name]["ms"] for name in ("shell", "secret-prompt", "secret")) < 100
+    proxy.counted(3, "ephor_policy_decisions_total", decision="deny")
