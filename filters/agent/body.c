@@ -1,5 +1,6 @@
 /* The body of a call as one text with room behind it, as the scan wants it: as it came, or decoded. */
 #include "agent/agent.h"
+#include "agent/events.h"
 #include "filter/chain.h"
 
 struct ep_str ep_agent_body(struct ep_stream *s, struct ep_body *b)
@@ -90,4 +91,13 @@ bool ep_agent_may_be_json(struct ep_body *b)
         }
     }
     return false;
+}
+
+bool ep_stream_response_is_events(const struct ep_stream *s)
+{
+    const struct ep_headers *h = &s->response.headers;
+    struct ep_str coding = ep_headers_get_id(h, EP_HDR_CONTENT_ENCODING);
+
+    return ep_str_caseeq(ep_media_type(ep_headers_get_id(h, EP_HDR_CONTENT_TYPE)), EP_STR("text/event-stream")) &&
+           (coding.n == 0 || ep_str_caseeq(coding, EP_STR("identity")));
 }
