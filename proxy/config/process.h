@@ -9,6 +9,7 @@
 #include "config/watch.h"
 #include "filter/chain.h"
 #include "filter/decision.h"
+#include "filter/limiter.h"
 #include "filter/memory.h"
 
 /* One worker and what it serves. Owned by its thread, from start to join. */
@@ -54,6 +55,7 @@ struct ep_server {
     struct ep_config *config;
     struct ep_identity *identity;
     struct ep_audit *audit;
+    struct ep_limiter *limiter; /* buckets of the filter ratelimit; outlives configurations */
     struct ep_memory *memory; /* what policies remember; outlives configurations */
     uint64_t generation, digest;
     uint64_t started_wall_ns, accepted_wall_ns, rejected_wall_ns, constitution_wall_ns;
@@ -63,7 +65,7 @@ struct ep_server {
     struct ep_watch watch;
     int signal_fd;
     struct event signal_event;
-    struct ep_timer drain_timer, audit_timer;
+    struct ep_timer drain_timer, gauges_timer;
     enum ep_drain_stage stage;
     uint64_t stage_ns, drain_deadline_ns;
 };

@@ -11,7 +11,7 @@
 #include "config/binds.h"
 #include "config/process.h"
 
-#define AUDIT_HEALTH_NS (100 * EP_MS)
+#define GAUGES_NS (100 * EP_MS)
 
 /* --- signals: blocked in all threads, read by the main one --- */
 
@@ -71,17 +71,19 @@ static void on_change(struct ep_watch *w)
         ep_reload(s, EP_RELOAD_SEEN, &err);
 }
 
-static void on_audit(struct ep_timer *t)
+/* Gauges of what belongs to no worker. */
+static void on_gauges(struct ep_timer *t)
 {
-    struct ep_server *s = EP_CONTAINER(t, struct ep_server, audit_timer);
+    struct ep_server *s = EP_CONTAINER(t, struct ep_server, gauges_timer);
+    struct ep_stats *stats = s->shards[s->n];
 
+    ep_cell_set(ep_stats_cell(stats, EP_METRIC_RATELIMIT_BUCKETS, NULL), ep_limiter_used(s->limiter));
     if (s->audit) {
-        struct ep_stats *stats = s->shards[s->n];
         struct ep_audit_health h = ep_audit_health(s->audit);
         ep_cell_set(ep_stats_cell(stats, EP_METRIC_AUDIT_AVAILABLE, NULL), h.available);
         ep_cell_set(ep_stats_cell(stats, EP_METRIC_AUDIT_UNSYNCED, NULL), h.unsynced);
     }
-    ep_worker_timer(&s->main, t, AUDIT_HEALTH_NS);
+    ep_worker_timer(&s->main, t, GAUGES_NS);
 }
 
 /* --- life --- */
@@ -93,6 +95,7 @@ struct ep_server *ep_server_new(const char *path, struct ep_config *config, stru
     s->path = ep_strdup(path);
     s->config = config;
     s->memory = ep_memory_new();
+    s->limiter = ep_limiter_new(EP_LIMITER_SLOTS);
     s->signal_fd = -1;
     s->started_wall_ns = ep_clock_wall_ns();
     s->n = ep_config_workers(config);
@@ -100,8 +103,8 @@ struct ep_server *ep_server_new(const char *path, struct ep_config *config, stru
     s->shards = ep_calloc(s->n + 1, sizeof(struct ep_stats *));
     for (unsigned i = 0; i <= s->n; i++)
         s->shards[i] = ep_stats_new();
-    ep_timer_init(&s->drain_timer, on_audit);
-    ep_timer_init(&s->audit_timer, on_audit);
+    ep_timer_init(&s->drain_timer, on_gauges);
+    ep_timer_init(&s->gauges_timer, on_gauges);
     raise_descriptors();
     if (!ep_worker_init(&s->main, s->n, err)) {
         ep_server_free(s);
@@ -132,7 +135,7 @@ bool ep_server_start(struct ep_server *s, struct ep_error *err)
             return false;
     if (!ep_reload_take(s, config, NULL, "accepted", err))
         return false;
-    ep_worker_timer(&s->main, &s->audit_timer, AUDIT_HEALTH_NS);
+    ep_worker_timer(&s->main, &s->gauges_timer, GAUGES_NS);
     s->ready = true;
     return true;
 }
@@ -157,7 +160,7 @@ void ep_server_free(struct ep_server *s)
             close(s->signal_fd);
         }
         ep_worker_timer_stop(&s->main, &s->drain_timer);
-        ep_worker_timer_stop(&s->main, &s->audit_timer);
+        ep_worker_timer_stop(&s->main, &s->gauges_timer);
         ep_policy_life_fini(s);
         ep_worker_turn(&s->main, false); /* sets that the workers sent to be freed */
         ep_worker_fini(&s->main);
@@ -167,6 +170,7 @@ void ep_server_free(struct ep_server *s)
     if (s->audit)
         ep_audit_free(s->audit);
     ep_memory_free(s->memory);
+    ep_limiter_free(s->limiter);
     ep_identity_unref(s->identity);
     ep_config_unref(s->config);
     ep_history_fini(&s->history);

@@ -73,6 +73,7 @@ struct ep_refusal {
     unsigned status;            /* HTTP status when the kind's is not the one; 0: the kind's */
     int grpc_status;            /* -1: from the kind */
     uint32_t retry_after_s;     /* 0: none */
+    struct ep_str limit, limit_policy; /* of a limit: values of RateLimit and RateLimit-Policy; empty: not told */
     int jsonrpc_code;           /* of the JSON-RPC error, where that is the caller's protocol; 0: the HTTP status */
 };
 unsigned ep_refusal_status(const struct ep_refusal *r);

@@ -95,6 +95,10 @@ void ep_answer_common(struct ep_answer *a, const struct ep_refusal *r, struct ep
         ep_answer_header(a, EP_STR("x-ephor-decision"), decision);
     if (r->retry_after_s)
         ep_answer_header(a, EP_STR("retry-after"), ep_arena_printf(arena, "%u", r->retry_after_s));
+    if (r->limit.n) {
+        ep_answer_header(a, EP_STR("ratelimit"), r->limit);
+        ep_answer_header(a, EP_STR("ratelimit-policy"), r->limit_policy);
+    }
 }
 
 void ep_answer_send(struct ep_stream *s, const struct ep_answer *a)

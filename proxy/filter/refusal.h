@@ -5,7 +5,7 @@
 
 #include "filter/stream.h"
 
-#define EP_ANSWER_HEADERS 4
+#define EP_ANSWER_HEADERS 6
 
 struct ep_answer {
     unsigned status;
@@ -15,7 +15,7 @@ struct ep_answer {
 };
 
 void ep_answer_header(struct ep_answer *a, struct ep_str name, struct ep_str value);
-/* x-ephor-decision and, when it is set, Retry-After: what every protocol over HTTP adds. */
+/* x-ephor-decision and, where they are set, Retry-After, RateLimit and RateLimit-Policy: what every protocol over HTTP adds. */
 void ep_answer_common(struct ep_answer *a, const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena);
 void ep_answer_send(struct ep_stream *s, const struct ep_answer *a);
 

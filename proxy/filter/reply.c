@@ -214,6 +214,8 @@ void ep_stream_refuse(struct ep_stream *s, const struct ep_refusal *given)
     r.principle = ep_arena_str(&s->arena, r.principle);
     r.reason = ep_arena_str(&s->arena, r.reason);
     r.code = ep_arena_str(&s->arena, ep_str(r.code)).p;
+    r.limit = ep_arena_str(&s->arena, r.limit);
+    r.limit_policy = ep_arena_str(&s->arena, r.limit_policy);
     if (!r.principle.n && c && c->charter && ep_refusal_is_decision(&r))
         r.principle = ep_charter_principle_of(c->charter, r.policy);
     p = ep_constitution_principle(c, r.principle);
