@@ -57,8 +57,9 @@ static inline struct ep_str ep_agent_str(struct ep_scan_text t)
 
 /* --- the body, in agent/body.c --- */
 
-/* The whole body with EP_SCAN_PADDING bytes behind it: where it lies, when it is one slice with room in its slab, else a
- * copy in the stream's arena. */
+/* A copy of the body with EP_SCAN_PADDING bytes behind it. */
+struct ep_str ep_agent_copy(struct ep_arena *arena, struct ep_body *b);
+/* A request's, likewise: where it lies, when it is one slice with room in its slab, else a copy in the stream's arena. */
 struct ep_str ep_agent_body(struct ep_stream *s, struct ep_body *b);
 /* The same, decoded; at most max_body of the listener. EP_BLIND_NOT, or why it can't be seen. */
 enum ep_blind_reason ep_agent_decoded(struct ep_stream *s, const struct ep_codings *c, struct ep_body *b,

@@ -3,11 +3,23 @@
 #include "agent/events.h"
 #include "filter/chain.h"
 
+struct ep_str ep_agent_copy(struct ep_arena *arena, struct ep_body *b)
+{
+    char *copy = ep_arena_alloc(arena, b->bytes + EP_SCAN_PADDING);
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < b->count; i++) {
+        const struct ep_slice *slice = ep_body_at(b, i);
+        memcpy(copy + n, slice->p, slice->n);
+        n += slice->n;
+    }
+    memset(copy + n, 0, EP_SCAN_PADDING);
+    return ep_str_n(copy, n);
+}
+
 struct ep_str ep_agent_body(struct ep_stream *s, struct ep_body *b)
 {
     struct ep_slice *one = ep_body_front(b);
-    char *copy;
-    size_t n = 0;
 
     if (b->count == 1 && one->slab &&
         (size_t)(one->slab->data + one->slab->size - one->p) >= one->n + EP_SCAN_PADDING) {
@@ -16,14 +28,7 @@ struct ep_str ep_agent_body(struct ep_stream *s, struct ep_body *b)
         s->call_slab = ep_slab_ref(one->slab);
         return ep_slice_str(*one);
     }
-    copy = ep_arena_alloc(&s->arena, b->bytes + EP_SCAN_PADDING);
-    for (uint32_t i = 0; i < b->count; i++) {
-        const struct ep_slice *slice = ep_body_at(b, i);
-        memcpy(copy + n, slice->p, slice->n);
-        n += slice->n;
-    }
-    memset(copy + n, 0, EP_SCAN_PADDING);
-    return ep_str_n(copy, n);
+    return ep_agent_copy(&s->arena, b);
 }
 
 /* --- decoded --- */

@@ -95,7 +95,7 @@ int ep_policy_meter(lua_State *L)
         return luaL_error(L, "meter: a name has 1 to 64 letters, digits, '.', '_' and '-'");
     if (n < 0 || n > (lua_Integer)1 << 53)
         return luaL_error(L, "meter: a counter only grows: n is 0 or more");
-    if (o->s->worker->stats)
+    if (o->s->worker->stats && !o->foresee)
         ep_cell_add(meter_cell(o->s->worker->stats, o->policy, name), (uint64_t)n);
     return 0;
 }
@@ -170,6 +170,8 @@ int ep_policy_remember(lua_State *L)
 
     slot_of(L, o, &slot);
     luaL_checkany(L, 3);
+    if (o->foresee)
+        return 0;
     if (lua_isnil(L, 3)) {
         ep_memory_remove(slot.memory, slot.name, &change);
     } else {
@@ -214,6 +216,8 @@ int ep_policy_count(lua_State *L)
     int64_t sum;
 
     ep_policy_reads(o, EP_POLICY_READ_WORLD, EP_STR("count"));
+    if (o->foresee)
+        return luaL_error(L, "count: not now");
     slot_of(L, o, &slot);
     if (!ep_memory_add(slot.memory, slot.name, n, ttl, clock_of(ep_lua_of(L)), &sum, &change))
         return luaL_error(L, "count: what is remembered under that key is no number");

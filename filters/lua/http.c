@@ -157,6 +157,8 @@ int ep_policy_http(lua_State *L)
 
     luaL_checktype(L, 2, LUA_TTABLE);
     ep_policy_reads(o, EP_POLICY_READ_WORLD, EP_STR("http"));
+    if (o->foresee)
+        return luaL_error(L, "http: not now");
     check_keys(L);
     ep_lua_charge(L, EP_LUA_LOG_COST);
     cluster = text(L, "cluster", (struct ep_str){NULL, 0});

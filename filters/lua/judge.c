@@ -94,7 +94,7 @@ bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *c)
 
 enum matches { NO, UNSEEN, YES };
 
-static bool hit(const struct ep_policy_rule *r, struct ep_str value)
+static bool any_hit(const struct ep_policy_rule *r, struct ep_str value)
 {
     for (unsigned i = 0; i < r->n; i++) {
         const struct ep_policy_pattern *p = &r->v[i];
@@ -112,7 +112,14 @@ static bool host_hit(const struct ep_policy_rule *r, struct ep_str value)
         return false;
     for (size_t i = 0; i < value.n; i++)
         lower[i] = ep_lower(value.p[i]);
-    return hit(r, ep_str_n(lower, value.n));
+    return any_hit(r, ep_str_n(lower, value.n));
+}
+
+bool ep_policy_rule_holds(const struct ep_policy_rule *r, const struct ep_stream *s, struct ep_call *c)
+{
+    struct ep_str value = ep_policy_field_value(r->field, s, c);
+
+    return value.n && (r->field == EP_POLICY_HOST ? host_hit(r, value) : any_hit(r, value));
 }
 
 /* A rule that says no decides; else what can't be seen makes the whole unseen. */
@@ -123,12 +130,11 @@ static enum matches match(const struct ep_policy *p, const struct ep_stream *s, 
     for (unsigned i = 0; i < p->n_rules; i++) {
         const struct ep_policy_rule *r = &p->rules[i];
         if (!ep_policy_field_visible(r->field, c)) {
-            if (r->field != EP_POLICY_PROTOCOL || !ep_str_eq(c->protocol, EP_STR("tcp")) || !hit(r, c->protocol))
+            if (r->field != EP_POLICY_PROTOCOL || !ep_str_eq(c->protocol, EP_STR("tcp")) || !any_hit(r, c->protocol))
                 m = UNSEEN; /* that it is opaque is known */
             continue;
         }
-        struct ep_str value = ep_policy_field_value(r->field, s, c);
-        if (!value.n || !(r->field == EP_POLICY_HOST ? host_hit(r, value) : hit(r, value)))
+        if (!ep_policy_rule_holds(r, s, c))
             return NO;
     }
     return m;

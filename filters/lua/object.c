@@ -180,7 +180,8 @@ static int say(lua_State *L)
 
     luaL_tolstring(L, 2, NULL);
     ep_lua_charge(L, EP_LUA_LOG_COST);
-    ep_info("policy", "%.*s: %.512s", EP_STR_ARG(o->policy->name), lua_tostring(L, -1));
+    if (!o->foresee)
+        ep_info("policy", "%.*s: %.512s", EP_STR_ARG(o->policy->name), lua_tostring(L, -1));
     return 0;
 }
 

@@ -30,6 +30,7 @@ struct ep_policy_object {
     struct ep_policy_reply *reply; /* in the phase of that name */
     enum ep_policy_phase phase;
     bool shadow;  /* nothing it does reaches the message */
+    bool foresee; /* nothing may come of the run: foresee.c */
     bool decoded; /* the arguments, in user value 1 */
     bool denied;
     struct ep_str reason;
@@ -44,7 +45,7 @@ struct ep_policy_object {
     struct ep_redaction *redactions; /* asked for; done when the policy has run */
     int ref;
     struct ep_list node; /* of the host's idle ones */
-    ep_policy_read_fn *on_read; /* of a replay; NULL in the proxy */
+    ep_policy_read_fn *on_read; /* of a replay and of foresee.c; else NULL */
     void *reader;
 };
 

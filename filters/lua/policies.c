@@ -231,15 +231,6 @@ static bool may_reply(const struct ep_policy_set *set, const struct state *state
     return set->v[i]->reply_ref != LUA_NOREF && state->matched[i / 64] & (1ull << (i % 64));
 }
 
-static bool codings_of(const struct ep_headers *h, struct ep_codings *c)
-{
-    c->n = 0;
-    for (uint32_t i = 0; i < h->n; i++)
-        if (h->v[i].id == EP_HDR_CONTENT_ENCODING && !ep_codings_add(c, h->v[i].value))
-            return false;
-    return true;
-}
-
 /* Why the body of a reply can't be had whole; EP_BLIND_NOT: it can. */
 static enum ep_blind_reason unreadable(const struct ep_stream *s)
 {
@@ -250,7 +241,7 @@ static enum ep_blind_reason unreadable(const struct ep_stream *s)
 
     if (s->tunnel || ep_str_caseeq(type, EP_STR("text/event-stream")) || ep_str_casestarts(type, EP_STR("application/grpc")))
         return EP_BLIND_STREAMED;
-    if (!codings_of(h, &codings))
+    if (!ep_codings_of(h, &codings))
         return EP_BLIND_ENCODING;
     if (ep_str_u64(ep_headers_get_id(h, EP_HDR_CONTENT_LENGTH), &n) && n > s->chain->config->max_body_bytes)
         return EP_BLIND_TOO_LARGE;
@@ -388,7 +379,7 @@ static void read_body(struct ep_stream *s, struct ep_policy_reply *r, struct ep_
 {
     struct ep_codings codings;
 
-    if (!codings_of(&s->response.headers, &codings))
+    if (!ep_codings_of(&s->response.headers, &codings))
         r->why = EP_BLIND_ENCODING;
     else if (codings.n && b->bytes)
         r->why = ep_agent_decoded(s, &codings, b, &r->body);

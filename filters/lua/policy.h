@@ -266,6 +266,17 @@ const char *ep_policy_field_name(enum ep_policy_field f);
 /* False when the value may be there and can't be seen. */
 bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *call);
 
+/* One key of `match`, of what can be seen. */
+bool ep_policy_rule_holds(const struct ep_policy_rule *r, const struct ep_stream *s, struct ep_call *call);
+
+/* foresee.c: whether the stream's policies would refuse a call that its caller hasn't made yet, for lists of what may be
+ * called. Nothing comes of asking: no count, no record, no header, no wait. True only when a policy refuses it whatever
+ * the rest of the call says: an answer that hangs on arguments, body or id, on fields in `unknown` (bit: enum
+ * ep_policy_field), or on what policies remember or ask is no answer. *budget_ns: time that may be spent yet; at 0 all is false. */
+bool ep_policies_foresee(struct ep_stream *s, struct ep_call *call, uint32_t unknown, uint64_t *budget_ns);
+/* Whether there are policies to ask. */
+bool ep_policies_judge(const struct ep_stream *s);
+
 /* prompt.c: all text in the JSON that a language model is asked. */
 struct ep_str ep_policy_prompt(struct ep_str json, struct ep_arena *arena);
 

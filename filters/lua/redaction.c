@@ -57,16 +57,6 @@ static size_t bytes_max(const struct ep_stream *s)
     return EP_MAX(2 * held, (uint64_t)1 << 20);
 }
 
-/* Headers that describe the bytes as they were. */
-static void drop_descriptions(struct ep_headers *h)
-{
-    static const char *const names[] = {"content-md5", "digest", "content-digest", "repr-digest", "etag", "accept-ranges"};
-
-    for (size_t i = 0; i < EP_COUNT(names); i++)
-        ep_headers_remove(h, ep_str(names[i]));
-    ep_headers_remove_id(h, EP_HDR_CONTENT_ENCODING); /* what was decoded for policies goes on as it is */
-}
-
 /* --- a call --- */
 
 /* Parts of the body that the call record shows: the same rules give the same result in them. */
@@ -137,7 +127,7 @@ static void redact_call(struct ep_policy_set *set, struct ep_policy *p, struct e
         }
         if (!redact_params(set, p, s, &j, v))
             return;
-        drop_descriptions(&s->request.headers);
+        ep_headers_body_changed(&s->request.headers);
         ep_stream_set_request_body(s, j.result);
     }
     v->refuse = j.total && !tell(s, p, &j, shadow, false);
@@ -170,7 +160,7 @@ void ep_policy_redact_reply(struct ep_policy_set *set, struct ep_policy *p, stru
         return;
     if (j.total && !shadow) {
         reply->body = j.result;
-        drop_descriptions(&s->response.headers);
+        ep_headers_body_changed(&s->response.headers);
         ep_stream_set_response_body(s, j.result);
     }
     v->refuse = j.total && !tell(s, p, &j, shadow, true);

@@ -8,7 +8,7 @@
 
 #include "filter/private.h"
 
-static const char *const default_filters[] = {"identity", "agent", "constitution", "policies", "chaos"};
+static const char *const default_filters[] = {"identity", "agent", "constitution", "policies", "mcp", "chaos"};
 
 static bool add_filter(struct ep_chain *c, const struct ep_filter *f, const void *config, struct ep_error *err)
 {

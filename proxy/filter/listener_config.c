@@ -348,11 +348,17 @@ static const struct ep_field listener_fields[] = {
      .sub = &tenant_schema,
      .offset = LISTENER(tenant),
      .help = "Whose calls they are: by the caller's identity, and by a header only where it is named here."},
+    {.key = "mcp",
+     .type = EP_TYPE_STRUCT,
+     .sub = &ep_mcp_schema,
+     .offset = LISTENER(mcp),
+     .help = "Model Context Protocol: lists of tools."},
     {.key = "filters",
      .type = EP_TYPE_FILTERS,
      .offset = LISTENER(filters),
      .help =
-         "The filters in order, the router is implied; without it: identity, agent, constitution, policies, chaos."},
+         "The filters in order, the router is implied; without it: identity, agent, constitution, policies, mcp, "
+         "chaos."},
     {.key = "headers_timeout",
      .type = EP_TYPE_DURATION,
      .offset = LISTENER(headers_timeout_ns),

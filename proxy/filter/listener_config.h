@@ -4,6 +4,7 @@
 #define EP_FILTER_LISTENER_CONFIG_H
 
 #include "base/base.h"
+#include "filter/mcp_config.h"
 #include "net/listener.h"
 
 enum ep_direction_config { EP_DIRECTION_AUTO, EP_DIRECTION_INBOUND, EP_DIRECTION_OUTBOUND };
@@ -62,6 +63,7 @@ struct ep_listener_config {
     struct ep_vec routes;        /* of ep_route_config */
     struct ep_vec authorize;     /* of ep_authorize_config; empty: everybody who gets in */
     struct ep_tenant_config tenant;
+    struct ep_mcp_config mcp;
     struct ep_vec filters;       /* of ep_filter_use; empty: the default chain */
     int protocol;                /* enum ep_listener_protocol */
     uint64_t headers_timeout_ns, idle_timeout_ns, handshake_timeout_ns, sniff_timeout_ns;

@@ -10,6 +10,8 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "http/headers.h"
+
 #define OUT_BYTES       16384u
 #define ZSTD_WINDOW_LOG 23 /* RFC 9659: 8 MiB */
 #define ZSTD_MAGIC      0xfd2fb528u
@@ -64,6 +66,15 @@ bool ep_codings_add(struct ep_codings *c, struct ep_str value)
             return false;
         c->v[c->n++] = names[i].coding;
     }
+    return true;
+}
+
+bool ep_codings_of(const struct ep_headers *h, struct ep_codings *c)
+{
+    c->n = 0;
+    for (uint32_t i = 0; i < h->n; i++)
+        if (h->v[i].id == EP_HDR_CONTENT_ENCODING && !ep_codings_add(c, h->v[i].value))
+            return false;
     return true;
 }
 

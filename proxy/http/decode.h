@@ -26,6 +26,10 @@ struct ep_codings {
  * unknown, or they are too many. */
 bool ep_codings_add(struct ep_codings *c, struct ep_str value);
 
+/* Those of a message. False as above. */
+struct ep_headers;
+bool ep_codings_of(const struct ep_headers *h, struct ep_codings *c);
+
 enum ep_decode_status {
     EP_DECODE_OK,
     EP_DECODE_BAD,       /* not of this coding, a wrong checksum, bytes behind the end */

@@ -194,6 +194,15 @@ unsigned ep_headers_remove_id(struct ep_headers *h, uint16_t id)
     return ep_headers_find_id(h, id) ? remove_from(h, 0, id, names[id]) : 0;
 }
 
+void ep_headers_body_changed(struct ep_headers *h)
+{
+    static const char *const described[] = {"content-md5", "digest", "content-digest", "repr-digest", "etag", "accept-ranges"};
+
+    for (size_t i = 0; i < EP_COUNT(described); i++)
+        ep_headers_remove(h, ep_str(described[i]));
+    ep_headers_remove_id(h, EP_HDR_CONTENT_ENCODING);
+}
+
 struct ep_header *ep_headers_find_id(const struct ep_headers *h, uint16_t id)
 {
     for (uint32_t i = 0; i < h->n; i++) {

@@ -72,6 +72,8 @@ void ep_headers_set_id(struct ep_headers *h, uint16_t id, struct ep_str value);
 /* Removes all of that name; how many there were. */
 unsigned ep_headers_remove(struct ep_headers *h, struct ep_str name);
 unsigned ep_headers_remove_id(struct ep_headers *h, uint16_t id);
+/* Removes what describes the bytes of a body as they were: digests, etag, content-encoding … */
+void ep_headers_body_changed(struct ep_headers *h);
 /* First value; {NULL, 0} when absent. An empty value has p != NULL. */
 struct ep_str ep_headers_get_id(const struct ep_headers *h, uint16_t id);
 struct ep_str ep_headers_get(const struct ep_headers *h, struct ep_str name);

@@ -59,6 +59,9 @@ def test_allowed_as_direct_refused_in_its_own_words_and_it_goes_on(ephor, polici
         assert "value" in direct[name] and through[name].get("value") == direct[name]["value"], (name, through[name])
     assert direct["count"]["value"]["content"] == [{"type": "text", "text": "counted to 3"}]
 
+    assert direct["tools"]["value"] == ["echo", "shell", "count"] and through["tools"]["value"] == ["echo", "count"]
+    assert through["prompts"]["value"] == ["greeting"] and through["resources"]["value"] == ["note://public"]
+
     shell = through["shell"]["value"]
     assert shell["isError"] and "no commands for agents" in shell["content"][0]["text"]
     assert shell["_meta"]["ephor.dev/refusal"]["policy"] == "no-shell"
