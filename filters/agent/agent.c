@@ -11,6 +11,8 @@
 
 #include <stdlib.h>
 
+#include "agent/events.h"
+
 #include "authorize.h"
 #include "observe/json.h"
 #include "observe/observe.h"
@@ -26,6 +28,7 @@ struct state {
     const struct ep_agent_protocol *claimed; /* by the head; NULL: nobody */
     bool asked;                              /* for the whole body */
     bool begun;                              /* the first byte of a body that passes was seen */
+    struct ep_agent_live *live;              /* of a response of events; NULL: it is none */
 };
 
 static const struct ep_agent_protocol *const protocols[] = {
@@ -407,14 +410,39 @@ static enum ep_step request_too_large(struct ep_stream *s, void *state_)
     return blind(s, EP_VISIBLE_HEADERS, EP_BLIND_TOO_LARGE);
 }
 
+/* --- the response --- */
+
+static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end)
+{
+    struct state *state = state_;
+
+    if (EP_UNLIKELY(s->live) && !end)
+        state->live = ep_agent_live_new(s);
+    return EP_NEXT;
+}
+
+static enum ep_step response_body(struct ep_stream *s, void *state_, struct ep_body *b, bool end)
+{
+    struct state *state = state_;
+
+    if (EP_UNLIKELY(state->live != NULL))
+        ep_agent_live_pass(state->live, s, b, end);
+    return EP_NEXT;
+}
+
+static void finish(struct ep_stream *s, void *state_)
+{
+    struct state *state = state_;
+
+    (void)s;
+    ep_agent_live_free(state->live);
+}
+
 /* --- shared by the protocols --- */
 
 bool ep_agent_midstream_events(const struct ep_stream *s)
 {
-    const struct ep_headers *h = &s->response.headers;
-
-    return ep_str_caseeq(ep_media_type(ep_headers_get_id(h, EP_HDR_CONTENT_TYPE)), EP_STR("text/event-stream")) &&
-           !ep_headers_find_id(h, EP_HDR_CONTENT_ENCODING) && !ep_headers_find_id(h, EP_HDR_CONTENT_LENGTH);
+    return ep_stream_response_is_events(s) && !ep_headers_find_id(&s->response.headers, EP_HDR_CONTENT_LENGTH);
 }
 
 void ep_agent_end_by_event(struct ep_stream *s, struct ep_str name, struct ep_str json)
@@ -449,4 +477,7 @@ const struct ep_filter ep_filter_agent = {
     .request_headers = request_headers,
     .request_body = request_body,
     .request_too_large = request_too_large,
+    .response_headers = response_headers,
+    .response_body = response_body,
+    .finish = finish,
 };

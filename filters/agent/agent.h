@@ -67,6 +67,15 @@ enum ep_blind_reason ep_agent_decoded(struct ep_stream *s, const struct ep_codin
 /* Whether it begins, behind white space and a byte order mark, like an object or an array. */
 bool ep_agent_may_be_json(struct ep_body *b);
 
+/* --- responses of events, in agent/live.c --- */
+
+/* Counts and times events on their way to the caller. Where the protocol can end a stream by an event of its own, only whole
+ * events go on, so that what was cut upstream never stands in front of it. NULL: they can't be read. */
+struct ep_agent_live;
+struct ep_agent_live *ep_agent_live_new(struct ep_stream *s);
+void ep_agent_live_pass(struct ep_agent_live *l, struct ep_stream *s, struct ep_body *b, bool end);
+void ep_agent_live_free(struct ep_agent_live *l); /* NULL: nothing */
+
 /* --- refusing, for the protocols --- */
 
 /* Whether the response under way is server-sent events that an event of ours can end. */

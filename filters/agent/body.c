@@ -103,6 +103,5 @@ bool ep_stream_response_is_events(const struct ep_stream *s)
     const struct ep_headers *h = &s->response.headers;
     struct ep_str coding = ep_headers_get_id(h, EP_HDR_CONTENT_ENCODING);
 
-    return ep_str_caseeq(ep_media_type(ep_headers_get_id(h, EP_HDR_CONTENT_TYPE)), EP_STR("text/event-stream")) &&
-           (coding.n == 0 || ep_str_caseeq(coding, EP_STR("identity")));
+    return ep_headers_are_events(h) && (coding.n == 0 || ep_str_caseeq(coding, EP_STR("identity")));
 }

@@ -190,13 +190,17 @@ static size_t scan(struct ep_events *e, const unsigned char *p, size_t n)
         const unsigned char *cr = memchr(p + at, '\r', end - at);
         if (cr)
             end = (size_t)(cr - p);
-        if (end > at)
+        if (end > at) {
+            e->has_field |= !e->line_begun && p[at] != ':';
             e->line_begun = true;
+        }
         if (end == n)
             return 0;
         e->after_cr = cr != NULL;
         at = end + 1;
         if (!e->line_begun) {
+            e->n += e->has_field;
+            e->has_field = false;
             if (e->after_cr && at < n && p[at] == '\n') {
                 e->after_cr = false;
                 at++;
@@ -232,11 +236,18 @@ static struct ep_str in_one_piece(struct ep_events *e, struct place from, size_t
 /* The event of n bytes behind what passed. True: it stays where it is, and passes. */
 static bool show(struct ep_events *e, struct place from, size_t n, ep_on_event *on_event, void *user)
 {
-    struct ep_str text = in_one_piece(e, from, n), replacement = {NULL, 0};
+    struct ep_str text, replacement = {NULL, 0};
     enum ep_event_verdict v = EP_EVENT_PASS;
-    bool mark = ep_str_starts(text, byte_order_mark);
     struct ep_event event;
     size_t before;
+    bool mark;
+
+    if (!on_event) {
+        e->passed += n;
+        return true;
+    }
+    text = in_one_piece(e, from, n);
+    mark = ep_str_starts(text, byte_order_mark);
 
     if (mark && e->at_start) { /* it passes, whatever becomes of the event */
         text = ep_str_n(text.p + byte_order_mark.n, text.n - byte_order_mark.n);
@@ -319,8 +330,10 @@ enum ep_events_result ep_events_pass(struct ep_events *e, struct ep_body *b, boo
         begun = 0;
     }
     too_large = !e->stopped && e->held.bytes - e->passed > e->event_bytes_max;
-    if (end && !e->stopped && !too_large && begun)
+    if (end && !e->stopped && !too_large && begun) {
+        e->n += e->has_field;
         show(e, from, begun, on_event, user);
+    }
     if (e->stopped)
         ep_body_fini(&e->held);
     else
@@ -328,6 +341,16 @@ enum ep_events_result ep_events_pass(struct ep_events *e, struct ep_body *b, boo
     if (too_large)
         return EP_EVENTS_TOO_LARGE;
     return e->stopped ? EP_EVENTS_STOPPED : EP_EVENTS_GOOD;
+}
+
+void ep_events_look(struct ep_events *e, struct ep_body *b)
+{
+    for (uint32_t i = 0; i < b->count; i++) {
+        const struct ep_slice *s = ep_body_at(b, i);
+        size_t at = 0, n;
+        while (at < s->n && (n = scan(e, s->p + at, s->n - at)) != 0)
+            at += n;
+    }
 }
 
 void ep_events_release(struct ep_events *e, struct ep_body *b, struct ep_slab_pool *pool)

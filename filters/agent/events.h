@@ -41,7 +41,9 @@ enum ep_events_result {
 struct ep_events {
     struct ep_body held;          /* of the event that isn't whole yet, all of it scanned */
     size_t event_bytes_max;
+    unsigned n;                   /* events so far: blocks that have another line than comments */
     bool line_begun;              /* the line that is being scanned has a byte */
+    bool has_field;               /* the event that is being scanned has such a line */
     bool after_cr;                /* the byte before was a CR: an LF now belongs to it */
     bool at_start;                /* no event has been read: a byte order mark may come */
     bool nothing_out;             /* all events so far were dropped */
@@ -57,9 +59,11 @@ struct ep_events {
 void ep_events_init(struct ep_events *e, size_t event_bytes_max);
 void ep_events_fini(struct ep_events *e);
 /* Takes all of `b` and shows what is whole; `b` is then what may go on. `end`: nothing follows, so what is left counts as an
- * event too (some clients take one without its blank line). */
+ * event too (some clients take one without its blank line). on_event NULL: all pass, and none is read. */
 enum ep_events_result ep_events_pass(struct ep_events *e, struct ep_body *b, bool end, struct ep_slab_pool *pool,
                                      ep_on_event *on_event, void *user);
+/* Only counts the events that end in `b`; nothing is held back. Not together with ep_events_pass. */
+void ep_events_look(struct ep_events *e, struct ep_body *b);
 /* Gives what is held back to the front of `b`: nobody looks any more. */
 void ep_events_release(struct ep_events *e, struct ep_body *b, struct ep_slab_pool *pool);
 /* Whether the response is events that can be read: by its media type, and without a content-encoding. */

@@ -16,6 +16,7 @@
 #define GOAWAY_NS     (100 * EP_MS) /* between the first and the last GOAWAY of a drain */
 #define IDLE_NS       EP_S          /* connections without a stream are closed so long after the last one ended */
 #define END_ROUNDS    256
+#define LAST_ROUNDS   16            /* turns in which live streams say their last words */
 
 struct slot {
     struct ep_list node;
@@ -312,6 +313,23 @@ static bool streams_left(struct ep_serving *v)
     return false;
 }
 
+/* Live streams hear that it is over, and get a moment to take it in. */
+static void end_live_streams(struct ep_serving *v)
+{
+    struct ep_worker *w = &v->worker;
+    bool any = false;
+
+    EP_LIST_FOREACH (n, &v->slots) {
+        EP_LIST_FOREACH (m, &slot_of(n)->listener->streams) {
+            struct ep_stream *s = EP_CONTAINER(m, struct ep_stream, node);
+            any |= s->live;
+            ep_stream_end_live(s);
+        }
+    }
+    for (int round = 0; any && round < LAST_ROUNDS; round++)
+        ep_worker_turn(w, false);
+}
+
 /* The loop is over: everything that is left is cut off and freed, in the thread that owned it. */
 static void serving_end(struct ep_serving *v)
 {
@@ -320,6 +338,7 @@ static void serving_end(struct ep_serving *v)
     ep_worker_timer_stop(w, &v->sweep);
     EP_LIST_FOREACH (n, &v->slots)
         ep_listener_stop(&slot_of(n)->listener->listener);
+    end_live_streams(v);
     ep_http_call_end_all(w);
     for (int round = 0; round < END_ROUNDS && (!ep_list_empty(&w->conns) || streams_left(v) || w->http_calls); round++) {
         EP_LIST_FOREACH (n, &w->conns)

@@ -29,6 +29,7 @@ struct ep_route_config {
     struct ep_str cluster;
     uint64_t timeout_ns;         /* whole request to the response's end; 0: none. Not for streams and tunnels */
     uint64_t idle_timeout_ns;    /* no byte either way on a stream */
+    uint64_t event_timeout_ns;   /* no byte of a response of server-sent events; 0: none */
     uint64_t per_try_timeout_ns; /* to the head of the response; 0: none */
     struct ep_retry_config *retry; /* NULL: the safe default (connect and refused, once) */
     struct ep_str host_rewrite, prefix_rewrite;

@@ -31,6 +31,7 @@ bool ep_match(const struct ep_match_config *m, struct ep_str host, struct ep_str
 void ep_route_free_derived(struct ep_chain *c);
 
 /* reply.c */
+void ep_stream_say_last_words(struct ep_stream *s); /* of a response that ends midway: what passed is out */
 void ep_reply_run(struct ep_stream *s);          /* the deferred part of ep_stream_reply */
 void ep_refusal_deliver(struct ep_stream *s);    /* the refusal that waited for its record */
 void ep_stream_unaudited(struct ep_stream *s);   /* its record is lost and must not be: refused for that */

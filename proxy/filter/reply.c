@@ -114,12 +114,28 @@ void ep_reply_run(struct ep_stream *s)
 
 void ep_stream_end_midway(struct ep_stream *s, struct ep_str tail)
 {
-    struct ep_message *m = &s->response;
+    struct ep_walk *w = &s->response_walk;
 
-    if (s->ending || m->end_given)
+    if (s->ending || s->midway || s->response.end_given)
         return;
+    s->midway = s->request_done = true;
+    s->last_words = tail;
+    if (w->running)
+        return; /* the walk goes on with what the step let pass, and says it */
+    if (w->passing && !w->waiting) { /* the refusal waited for its record: the same */
+        w->at--;
+        ep_walk_response(s);
+    } else {
+        ep_stream_say_last_words(s);
+    }
+}
+
+void ep_stream_say_last_words(struct ep_stream *s)
+{
+    struct ep_message *m = &s->response;
+    struct ep_str tail = s->last_words;
+
     s->local_reply = true;
-    s->request_done = true;
     s->last_active_ns = s->worker->now_ns;
     give_up_response(s);
     m->ended = m->end_given = true;
@@ -146,7 +162,7 @@ static void say_no(struct ep_stream *s, const struct ep_refusal *r)
     }
     if (s->protocol->refuse_midstream) {
         s->protocol->refuse_midstream(s, r);
-        if (s->response.end_given || s->ending)
+        if (s->response.end_given || s->midway || s->ending)
             return;
     }
     ep_stream_abort(s, EP_RESET_INTERNAL);

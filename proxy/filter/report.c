@@ -19,6 +19,8 @@ struct ep_series {
     uint64_t peer_hash;
     struct ep_histogram *stage[STAGES];
     uint64_t *code[CODES];
+    struct ep_histogram *event_first, *event_gap; /* NULL: no event yet */
+    uint64_t *events;
 };
 
 #define CACHE 32u
@@ -87,6 +89,7 @@ static struct ep_series *series_of(struct ep_stream *s, struct cache *cache)
 
     if (x->stage[0] && x->route == s->route && x->protocol == protocol.p && x->peer_hash == peer)
         return x;
+    x->event_first = NULL;
     x->route = s->route;
     x->protocol = protocol.p;
     x->peer_hash = peer;
@@ -218,6 +221,36 @@ void ep_report_stream(struct ep_stream *s)
     if (s->worker->access_log && ep_access_log_wants(s->worker->access_log, s->refused || s->response_flag || s->status >= 500,
                                                      &s->worker->rng))
         access_log(s, &x);
+}
+
+void ep_stream_events_passed(struct ep_stream *s, unsigned n)
+{
+    struct ep_stats *stats = s->worker->stats;
+    uint64_t now = s->worker->now_ns;
+    struct ep_series *x;
+
+    if (!stats)
+        return;
+    x = series_of(s, cache_of(s));
+    if (!x->event_first) {
+        const struct ep_str *labels = EP_LABELS(s->direction == EP_INBOUND ? EP_STR("inbound") : EP_STR("outbound"),
+                                                s->route ? s->route->config->cluster : EP_STR("none"),
+                                                s->call.protocol.n ? s->call.protocol : EP_STR("http"));
+        x->event_gap = ep_stats_histogram(stats, EP_METRIC_EVENT_GAP, labels);
+        x->events = ep_stats_cell(stats, EP_METRIC_EVENTS, labels);
+        x->event_first = ep_stats_histogram(stats, EP_METRIC_EVENT_FIRST, labels);
+    }
+    ep_cell_add(x->events, n);
+    if (!s->event_ns) {
+        ep_histogram_record(x->event_first, now - s->time.accepted);
+        n--;
+    } else {
+        ep_histogram_record(x->event_gap, now - s->event_ns);
+        n--;
+    }
+    for (; n; n--) /* those that came with it */
+        ep_histogram_record(x->event_gap, 0);
+    s->event_ns = now;
 }
 
 void ep_report_refusal(struct ep_stream *s, const struct ep_refusal *r)

@@ -227,6 +227,35 @@ static void note_grpc_status(struct ep_stream *s, const struct ep_headers *h)
         s->grpc_status = (int)n;
 }
 
+/* Events may be hours apart: only the route's own limit for them counts. A peer that is gone without a word is found by the
+ * system's probes, as h2 finds it by its pings. */
+static void go_live(struct ep_stream *s)
+{
+    uint64_t limit_ns = s->route ? s->route->config->event_timeout_ns : 0;
+
+    s->live = true;
+    ep_stream_set_timeouts(s, 0, limit_ns);
+    if (s->down->conn)
+        ep_conn_keep_alive(s->down->conn);
+    if (s->up && s->up->conn)
+        ep_conn_keep_alive(s->up->conn);
+}
+
+void ep_stream_end_live(struct ep_stream *s)
+{
+    if (!s->live || s->ending || s->refused || s->local_reply || s->midway || !s->response_started)
+        return;
+    if (!s->protocol->refuse_midstream) { /* plain events: who was cut off comes back with Last-Event-ID */
+        ep_stream_end_midway(s, (struct ep_str){NULL, 0});
+        return;
+    }
+    ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_UNAVAILABLE,
+                                             .policy = EP_STR("drain"),
+                                             .reason = EP_STR("this proxy ends; the stream can be started again"),
+                                             .code = "drain.over",
+                                             .grpc_status = -1});
+}
+
 void ep_stream_response_headers(struct ep_stream *s, struct ep_headers *h, bool end)
 {
     if (s->ending || s->local_reply || s->reply_pending)
@@ -242,6 +271,8 @@ void ep_stream_response_headers(struct ep_stream *s, struct ep_headers *h, bool 
         note_grpc_status(s, &s->response.headers);
     }
     s->response_walk.started = true;
+    if (s->status == 200 && ep_headers_are_events(&s->response.headers))
+        go_live(s);
     ep_walk_response(s);
 }
 
@@ -258,7 +289,7 @@ void ep_stream_response_data(struct ep_stream *s, struct ep_slice slice, bool en
 {
     struct ep_message *m = &s->response;
 
-    if (s->ending || s->local_reply || s->reply_pending) {
+    if (s->ending || s->local_reply || s->midway || s->reply_pending) {
         if (s->up)
             s->up->ops->consumed(s->up, slice.n);
         return;
@@ -276,7 +307,7 @@ void ep_stream_response_data(struct ep_stream *s, struct ep_slice slice, bool en
 
 void ep_stream_response_trailers(struct ep_stream *s, struct ep_headers *h)
 {
-    if (s->ending || s->local_reply || s->reply_pending)
+    if (s->ending || s->local_reply || s->midway || s->reply_pending)
         return;
     s->response.trailers = *h;
     *h = (struct ep_headers){.arena = h->arena};
@@ -289,7 +320,7 @@ void ep_stream_response_trailers(struct ep_stream *s, struct ep_headers *h)
 
 void ep_stream_response_reset(struct ep_stream *s, enum ep_reset why)
 {
-    if (s->ending || s->local_reply || s->reply_pending)
+    if (s->ending || s->local_reply || s->midway || s->reply_pending)
         return;
     if (s->response.ended) { /* the response is whole; it is the request's rest that was cut */
         s->request_done = true;

@@ -124,6 +124,10 @@ struct ep_stream {
     bool ending;                        /* the end is queued; events are ignored */
     bool down_over;                     /* the downstream leg gave up */
     bool timed;                         /* this stream's filters are measured one by one */
+    bool live;                          /* the response is server-sent events: no request or idle time ends it */
+    bool midway;                        /* the response ends by last_words, behind what has passed */
+    struct ep_str last_words;
+    uint64_t event_ns;                  /* when the last event passed; 0: none yet */
     uint8_t current;                    /* filter whose step runs */
     uint64_t walk_clock_ns;             /* when it began, when `timed` */
     struct ep_task task;                /* deferred replies and the end */
@@ -161,7 +165,8 @@ void ep_stream_reply(struct ep_stream *s, unsigned status, struct ep_str content
                      const struct ep_reply_header *extra, size_t n_extra);
 /* Trailers-only reply of gRPC: one HEADERS frame with END_STREAM. */
 void ep_stream_reply_grpc(struct ep_stream *s, unsigned grpc_status, struct ep_str message);
-/* Ends a response in the middle: sends `tail` as the last body bytes (or none) and ends the message. */
+/* Ends a response in the middle: sends `tail` as the last body bytes (or none) and ends the message. From a body step, what
+ * that step lets pass goes out in front of it; what no filter has let pass is dropped. `tail` lives as long as the stream. */
 void ep_stream_end_midway(struct ep_stream *s, struct ep_str tail);
 
 /* Puts other bytes in place of the whole buffered body (after EP_BUFFER); content-length is mended. */
@@ -179,6 +184,11 @@ bool ep_stream_route_to(struct ep_stream *s, struct ep_cluster *cluster, struct 
 struct ep_str ep_stream_method(const struct ep_stream *s);
 struct ep_str ep_stream_path(const struct ep_stream *s);      /* with the query */
 struct ep_str ep_stream_authority(const struct ep_stream *s);
+
+/* n events have passed to the downstream: counted and timed (ephor_events_…). */
+void ep_stream_events_passed(struct ep_stream *s, unsigned n);
+/* The process ends and the stream is still alive: events end by the protocol's error, plain ones by their end. */
+void ep_stream_end_live(struct ep_stream *s);
 
 /* An id for the decision (uuid-like, made once a stream): decision_id. */
 struct ep_str ep_stream_decision(struct ep_stream *s);

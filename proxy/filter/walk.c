@@ -335,6 +335,10 @@ static bool response_steps(struct ep_stream *s)
         w->at = (int8_t)i;
         s->current = (uint8_t)i;
         step = STEP(s, i, f->response_body(s, s->filter_state[i], &s->response.body, w->passing_end));
+        if (EP_UNLIKELY(s->midway) && !stopped(s)) { /* what this filter let pass goes on, and is the end */
+            w->passing_end = true;
+            continue;
+        }
         if (stopped(s) || s->reply_pending || step == EP_REPLIED)
             return false;
         if (step == EP_WAIT) {
@@ -354,6 +358,11 @@ static bool response_body(struct ep_stream *s)
     while (pass_begins(m, w)) {
         if (s->chain->response_body_mask && !s->local_reply && !response_steps(s))
             return false;
+        if (EP_UNLIKELY(s->midway)) {
+            give_response_body(s, false);
+            ep_stream_say_last_words(s);
+            return true;
+        }
         give_response_body(s, w->passing_end);
         pass_ends(s, m, w, w->body_from);
     }
@@ -402,6 +411,8 @@ void ep_walk_response(struct ep_stream *s)
         response_trailers(s);
     w->running = false;
     if (!stopped(s)) {
+        if (EP_UNLIKELY(s->midway) && !s->response.end_given && !w->waiting)
+            ep_stream_say_last_words(s); /* it was not the body that ended it */
         ep_stream_settle(s);
         ep_stream_check_end(s);
     }

@@ -264,6 +264,11 @@ struct ep_str ep_media_type(struct ep_str value)
     return ep_str_trim(value);
 }
 
+bool ep_headers_are_events(const struct ep_headers *h)
+{
+    return ep_str_caseeq(ep_media_type(ep_headers_get_id(h, EP_HDR_CONTENT_TYPE)), EP_STR("text/event-stream"));
+}
+
 const char ep_token_lower[256] = {
     ['!'] = '!', ['#'] = '#', ['$'] = '$', ['%'] = '%', ['&'] = '&', ['\''] = '\'', ['*'] = '*', ['+'] = '+',
     ['-'] = '-', ['.'] = '.', ['^'] = '^', ['_'] = '_', ['`'] = '`', ['|'] = '|',   ['~'] = '~',

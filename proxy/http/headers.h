@@ -84,6 +84,8 @@ unsigned ep_headers_count_id(const struct ep_headers *h, uint16_t id);
 bool ep_header_has_token(struct ep_str value, struct ep_str token);
 /* Media type of a content-type value, without parameters, trimmed ("application/json"). Compare caselessly. */
 struct ep_str ep_media_type(struct ep_str value);
+/* A response (or request) of server-sent events, by its media type. */
+bool ep_headers_are_events(const struct ep_headers *h);
 /* The lower case of a token's byte (tchar of RFC 9110 section 5.6.2); 0: no token has it. */
 extern const char ep_token_lower[256];
 /* The field-name token of RFC 9110 section 5.6.2, and a value without CR, LF, NUL and other controls. */

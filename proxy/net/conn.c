@@ -96,6 +96,18 @@ static void no_delay(int fd, int family)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 }
 
+void ep_conn_keep_alive(struct ep_conn *c)
+{
+    int one = 1, idle_s = 60, interval_s = 15, probes = 4;
+
+    if (c->closed || c->peer.u.sa.sa_family == AF_UNIX)
+        return;
+    setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+}
+
 struct ep_conn *ep_conn_accept(struct ep_worker *w, int fd, const struct ep_addr *peer, const struct ep_conn_handler *h,
                                void *user)
 {

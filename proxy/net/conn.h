@@ -122,6 +122,9 @@ static inline void ep_conn_want_flush(struct ep_conn *c)
         ep_list_push(&c->worker->flushes, &c->flush_node);
 }
 
+/* Lets the system probe a peer that is silent for a minute: one that is gone is found within two. */
+void ep_conn_keep_alive(struct ep_conn *c);
+
 void ep_conn_pause_read(struct ep_conn *c);
 void ep_conn_resume_read(struct ep_conn *c);
 

@@ -524,7 +524,7 @@ static void test_midstream(void **state)
 
     post(p, "/mcp", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":\"x\",\"method\":\"tools/call\",\"params\":{\"name\":\"a\"}}");
     respond(p, "text/event-stream", "data: {\"half");
-    assert_true(replied(p, "data: {\"half\n\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":\"x\",\"error\":{\"code\":403"));
+    assert_true(replied(p, "\n\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":\"x\",\"error\":{\"code\":403"));
     assert_true(!p->reset && p->released);
     post(p, "/mcp", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"a\"}}");
     respond(p, "application/json", "{\"half"); /* nothing can be said any more */
