@@ -19,13 +19,13 @@ def roots(directory, name="roots"):
     return str(d / f"{name}.pem")
 
 
-def leaf(directory, name, identity, days=1, signer="roots"):
+def leaf(directory, name, identity, days=1, signer="roots", hosts=("localhost",)):
     """Makes NAME.pem, NAME.key and NAME.bundle.pem, for both sides of TLS. `identity` goes into the URI SAN (None: no URI);
     days=-1 makes one that has expired."""
     d = pathlib.Path(directory)
     uri = f"URI:{identity}," if identity else ""
     (d / f"{name}.ext").write_text(
-        f"subjectAltName={uri}DNS:localhost,IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n"
+        f"subjectAltName={uri}{','.join('DNS:' + host for host in hosts)},IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n"
         "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n")
     openssl("req", "-new", *CURVE, "-keyout", d / f"{name}.key", "-out", d / f"{name}.csr", "-subj", "/CN=localhost")
     openssl("x509", "-req", "-in", d / f"{name}.csr", "-CA", d / f"{signer}.pem", "-CAkey", d / f"{signer}.key",

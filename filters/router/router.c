@@ -265,6 +265,12 @@ static void on_failure(struct ep_upstream_call *call, enum ep_upstream_failure w
         return;
     }
     snprintf(code, sizeof code, "upstream.%s", ep_upstream_failure_name(why));
+    if (why == EP_UPSTREAM_TLS && r->origin) { /* the app would have seen what we saw: a certificate that won't do */
+        char reason[160];
+        snprintf(reason, sizeof reason, "no TLS to %.*s: %s", (int)EP_MIN(r->origin_host.n, 48u), r->origin_host.p, call->why);
+        refuse(r, EP_REFUSE_UPSTREAM, code, flag, reason);
+        return;
+    }
     refuse(r, late ? EP_REFUSE_TIMEOUT : EP_REFUSE_UNAVAILABLE, code, flag,
            why == EP_UPSTREAM_LOOP ? "the destination is this proxy itself" : "no connection to the upstream could be had");
 }
@@ -329,6 +335,7 @@ static enum ep_step request_headers(struct ep_stream *s, void *state, bool end)
     ep_stream_set_timeouts(s, router_is_long(s) ? 0 : route->config->timeout_ns, route->config->idle_timeout_ns);
     ep_trace_pass(s);
     r->call.cluster = route->cluster;
+    router_find_origin(r);
     start_try(r);
     return EP_NEXT;
 }
@@ -381,6 +388,7 @@ static void finish(struct ep_stream *s, void *state)
     if (!r->answered && !r->outcome.reset)
         r->outcome.local = true; /* the client went away, or ephor refused */
     let_go(r, &r->outcome);
+    ep_tls_origin_unref(r->origin);
     ep_body_fini(&r->held);
     ep_body_fini(&r->replay);
 }

@@ -12,6 +12,9 @@ struct router {
     struct ep_stream *stream;
     const struct ep_route *route;
     struct ep_upstream_call call;
+    struct ep_tls_origin *origin;  /* TLS of our own to a host outside (filter/egress.h); a reference; NULL: none */
+    struct ep_str origin_host;
+    const struct ep_addr *origin_address; /* in place of the original destination; NULL: there */
     struct ep_upstream_outcome outcome;
     struct ep_body held;         /* body bytes that wait for the leg */
     struct ep_body replay;       /* the body so far, for another try; whole while replay_whole */
@@ -34,6 +37,8 @@ void router_count_retry(struct router *r, const char *result);
 void router_send_body(struct router *r);
 /* Rewrites of the route, the marks between ephors, once a request. tls is NULL for a plain upstream. */
 void router_prepare_headers(struct router *r, const struct ep_tls_info *tls);
+/* Whether TLS begins here, and to whom; once a request. */
+void router_find_origin(struct router *r);
 void router_fill_call(struct router *r, struct ep_cluster *cluster);
 void router_server_timing(struct ep_stream *s, struct ep_headers *h);
 /* Streams by nature: tunnels, gRPC, event streams. They have no deadline of the route. */

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "filter/charter.h"
+#include "filter/egress.h"
 #include "observe/observe.h"
 #include "router/router.h"
 
@@ -154,6 +155,29 @@ void router_fill_call(struct router *r, struct ep_cluster *cluster)
     r->call.override = s->upstream_override;
     if (s->down->conn && s->down->conn->original.len)
         r->call.original = &s->down->conn->original;
+    if (EP_LIKELY(!r->origin))
+        return;
+    r->call.origin = r->origin;
+    r->call.server_name = r->origin_host;
+    if (r->origin_address)
+        r->call.original = r->origin_address;
+}
+
+void router_find_origin(struct router *r)
+{
+    struct ep_stream *s = r->stream;
+    struct ep_tls_origin *origin;
+    uint16_t port;
+
+    if (!ep_egress_origin(s, &origin, &r->origin_host, &port))
+        return;
+    r->origin = ep_tls_origin_ref(origin);
+    if (port && s->down->conn && s->down->conn->original.len) {
+        struct ep_addr *to = EP_ARENA_NEW(&s->arena, struct ep_addr);
+        *to = s->down->conn->original;
+        ep_addr_set_port(to, port);
+        r->origin_address = to;
+    }
 }
 
 bool router_is_long(const struct ep_stream *s)

@@ -299,9 +299,9 @@ static const struct ep_acceptor acceptor = {.on_request = on_request, .on_refuse
 
 /* --- the listeners --- */
 
-static struct ep_tls_context *no_tls(struct ep_listener *l, struct ep_conn *c, struct ep_str sni, struct ep_str alpn)
+static struct ep_tls_context *no_tls(struct ep_listener *l, struct ep_conn *c, const struct ep_client_hello *hello)
 {
-    (void)l, (void)c, (void)sni, (void)alpn;
+    (void)l, (void)c, (void)hello;
     return NULL;
 }
 

@@ -106,6 +106,21 @@ static void describe_policies(struct ep_worker *w, struct ep_json *out)
     ep_policies_json(w, out);
 }
 
+static void egress(struct ep_exchange *x)
+{
+    struct ep_json j;
+
+    if (!ep_server_status(x->server).generation) {
+        ep_admin_say(x, 503, "starting");
+        return;
+    }
+    ep_json_init(&j);
+    ep_json_object(&j);
+    ep_server_egress_describe(x->server, &j);
+    ep_json_object_end(&j);
+    ep_admin_reply_json(x, 200, &j);
+}
+
 static void policies(struct ep_exchange *x)
 {
     struct ep_json j;
@@ -260,6 +275,7 @@ const struct ep_endpoint_row ep_admin_endpoints[] = {
     {"/config",          "GET",  false, config,      "the configuration in force with all defaults, and why the last one was rejected"},
     {"/listeners",       "GET",  false, listeners,   "listeners by worker: connections, streams, filters"},
     {"/clusters",        "GET",  false, clusters,    "clusters and endpoints by worker: health, load, connections"},
+    {"/egress",          "GET",  false, egress,      "the CA for intercepted TLS, and the clients that refuse its certificates"},
     {"/policies",        "GET",  false, policies,    "policies by worker: seen, matched, denied, blind"},
     {"/authorize",       "GET",  false, authorize,   "?listener=…&principal=…&method=…&path=…&tool=…: which rule decides for such a call, and why"},
     {"/constitution",    "GET",  false, ep_admin_constitution, "the constitution in force: hash, text, digest, since when, checks"},

@@ -133,7 +133,7 @@ static int sign(const struct options *o)
     ep_signer_forget(&signer);
     if (asprintf(&path, "%s/" EP_CHARTER_SIGNATURE, o->path) < 0)
         abort();
-    rc = ep_file_write(path, ep_str_n(text, n));
+    rc = ep_file_write(path, ep_str_n(text, n), 0600);
     if (rc < 0)
         fprintf(stderr, "%s: %s\n", path, strerror(-rc));
     else

@@ -10,6 +10,7 @@
 
 #include "filter/chaos_config.h"
 #include "filter/constitution_config.h"
+#include "filter/egress_config.h"
 #include "filter/listener_config.h"
 #include "filter/policies_config.h"
 #include "filter/trace.h"
@@ -49,6 +50,8 @@ struct ep_config {
     struct ep_policies_config policies;
     struct ep_vec listeners; /* of ep_listener_config */
     struct ep_vec clusters;  /* of ep_cluster_config */
+    struct ep_vec egress;    /* of ep_egress_config */
+    struct ep_egress_tls_config egress_tls;
     struct ep_audit_config audit;
     struct ep_access_log_config access_log;
     struct ep_tracing_config tracing;

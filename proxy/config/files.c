@@ -72,7 +72,7 @@ void ep_file_free(struct ep_str *text, bool secret)
     *text = (struct ep_str){NULL, 0};
 }
 
-int ep_file_write(const char *path, struct ep_str text)
+int ep_file_write(const char *path, struct ep_str text, unsigned mode)
 {
     char *temporary = NULL;
     int fd, rc = 0;
@@ -80,7 +80,7 @@ int ep_file_write(const char *path, struct ep_str text)
     if (asprintf(&temporary, "%s.new", path) < 0)
         return -ENOMEM;
     fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
+    if (fd < 0 || fchmod(fd, (mode_t)mode) < 0) /* whatever the umask is */
         rc = -errno;
     for (size_t n = 0; rc == 0 && n < text.n;) {
         ssize_t wrote = write(fd, text.p + n, text.n - n);

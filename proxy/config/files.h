@@ -9,7 +9,7 @@
 bool ep_file_read(struct ep_str path, size_t max, struct ep_str *out, struct ep_error *err);
 /* Frees what was read; `secret`: its bytes are overwritten first. */
 void ep_file_free(struct ep_str *text, bool secret);
-/* Writes a file of mode 0600 by a temporary beside it and a rename. 0 or -errno. */
-int ep_file_write(const char *path, struct ep_str text);
+/* Writes a file of that mode by a temporary beside it and a rename. 0 or -errno. */
+int ep_file_write(const char *path, struct ep_str text, unsigned mode);
 
 #endif

@@ -110,7 +110,7 @@ void ep_history_push(struct ep_history *h, struct ep_str text)
     if (!h->directory)
         return;
     char *path = path_of(h, h->v[h->n - 1].number);
-    rc = ep_file_write(path, text);
+    rc = ep_file_write(path, text, 0600);
     if (rc)
         ep_warn("config", "%s: %s", path, strerror(-rc));
     free(path);

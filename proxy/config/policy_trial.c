@@ -112,7 +112,7 @@ void ep_policy_trials_save(struct ep_policy_trials *t)
         fprintf(f, "%llu %s %s\n", (unsigned long long)(t->v[i].since_ns / EP_S), t->v[i].digest, t->v[i].name);
     if (fclose(f) != 0)
         abort();
-    rc = ep_file_write(t->path, ep_str_n(text, n));
+    rc = ep_file_write(t->path, ep_str_n(text, n), 0600);
     if (rc)
         ep_warn("policy", "%s: %s; policies that are new now will be new again after a restart", t->path, strerror(-rc));
     else

@@ -143,7 +143,7 @@ int ep_policy_versions_find(const struct ep_policy_versions *s, const char *dige
 
 static void write_file(char *path, struct ep_str text)
 {
-    int rc = ep_file_write(path, text);
+    int rc = ep_file_write(path, text, 0600);
 
     if (rc)
         ep_warn("policy", "%s: %s", path, strerror(-rc));

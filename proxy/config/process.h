@@ -2,6 +2,7 @@
 #ifndef EP_CONFIG_PROCESS_H
 #define EP_CONFIG_PROCESS_H
 
+#include "config/egress_load.h"
 #include "config/history.h"
 #include "config/identity.h"
 #include "config/policy_life.h"
@@ -37,6 +38,7 @@ struct ep_attempt {
     struct ep_config *config;
     uint64_t generation;
     struct ep_identity *identity; /* NULL: none */
+    struct ep_egress *egress;
     struct ep_audit *audit;
     struct ep_policy_change *policies;
     int *fds; /* [listener * n_workers + worker]; -1: the listener has its socket */
@@ -54,6 +56,8 @@ struct ep_server {
     struct ep_stats **shards; /* of the workers, then the main thread's */
     struct ep_config *config;
     struct ep_identity *identity;
+    struct ep_egress *egress;
+    struct ep_pinned *pinned;
     struct ep_audit *audit;
     struct ep_limiter *limiter; /* buckets of the filter ratelimit; outlives configurations */
     struct ep_memory *memory; /* what policies remember; outlives configurations */

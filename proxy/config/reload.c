@@ -62,6 +62,9 @@ static void tell_expiry(struct ep_server *s)
     if (s->identity)
         ep_cell_set(ep_stats_cell(s->shards[s->n], EP_METRIC_CERTIFICATE_EXPIRY, EP_LABELS(EP_STR("files"))),
                     (uint64_t)s->identity->expiry);
+    if (s->egress->ca)
+        ep_cell_set(ep_stats_cell(s->shards[s->n], EP_METRIC_CERTIFICATE_EXPIRY, EP_LABELS(EP_STR("egress"))),
+                    (uint64_t)ep_ca_expiry(s->egress->ca));
 }
 
 /* --- what a configuration is made of, as a number --- */
@@ -250,6 +253,8 @@ static void settle(struct ep_server *s, struct ep_attempt *a, uint64_t digest, c
     ep_memory_limit(s->memory, (uint64_t)a->config->policies.memory.entries, a->config->policies.memory.bytes);
     ep_identity_unref(s->identity);
     s->identity = a->identity;
+    ep_egress_unref(s->egress);
+    s->egress = a->egress;
     s->config = a->config;
     s->generation = a->generation;
     s->digest = digest;
@@ -291,10 +296,14 @@ bool ep_reload_take(struct ep_server *s, struct ep_config *config, struct ep_pol
             a.identity = ep_identity_ref(s->identity);
         }
     }
+    a.egress = ep_egress_load(config, s->pinned, s->egress, err);
+    if (!a.egress)
+        goto done;
     if ((!change && !ep_policy_life_need(s, config, &need, err)) || !open_audit(s, config, &a.audit, err) ||
         !open_sockets(s, &a, err) || !build(s, &a, err))
         goto done;
-    if ((result && !record(s, &a, result, err)) || !ep_policy_life_record(s, a.audit, &need, err)) {
+    if (!ep_egress_write_bundle(a.egress, err) || (result && !record(s, &a, result, err)) ||
+        !ep_policy_life_record(s, a.audit, &need, err)) {
         ep_round(s, ep_serving_abort, &a);
         goto done;
     }
@@ -307,6 +316,7 @@ done:
         ep_policy_life_drop(s, &need);
         close_sockets(&a);
         ep_identity_unref(a.identity);
+        ep_egress_unref(a.egress);
         if (a.audit && a.audit != s->audit)
             ep_audit_free(a.audit);
     }

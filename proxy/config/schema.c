@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "config/bind.h"
+#include "filter/chain.h"
 
 #define CONFIG(member)   offsetof(struct ep_config, member)
 #define NODE(member)     offsetof(struct ep_node_config, member)
@@ -177,6 +178,17 @@ static const struct ep_field fields[] = {
      .offset = CONFIG(clusters),
      .required = true,
      .help = "Where requests go."},
+    {.key = "egress",
+     .type = EP_TYPE_LIST,
+     .item = EP_TYPE_STRUCT,
+     .sub = &ep_egress_schema,
+     .offset = CONFIG(egress),
+     .help = "TLS that apps start to hosts outside the mesh."},
+    {.key = "egress_tls",
+     .type = EP_TYPE_STRUCT,
+     .sub = &ep_egress_tls_schema,
+     .offset = CONFIG(egress_tls),
+     .help = "Our CA for it, and what holds for all entries."},
     {.key = "audit", .type = EP_TYPE_STRUCT, .offset = CONFIG(audit), .sub = &ep_audit_schema, .help = "The audit."},
     {.key = "access_log",
      .type = EP_TYPE_STRUCT,
@@ -282,6 +294,23 @@ static void check_tls(struct ep_checker *c, const struct ep_config *config)
         ep_check_error(c, config, "mesh", "needs an `identity:` with certificate, key and roots");
 }
 
+/* Who decides where TLS goes that leaves, and whether apps can know our CA. */
+static void check_egress(struct ep_checker *c, const struct ep_config *config)
+{
+    const struct ep_listener_config *l = config->listeners.v;
+    const struct ep_egress_config *r = config->egress.v;
+    bool outbound = false, told = config->egress_tls.bundle.n || config->egress_tls.certificate.n;
+
+    for (size_t i = 0; i < config->listeners.n; i++)
+        outbound |= ep_listener_direction(&l[i]) == EP_OUTBOUND && l[i].tls == EP_TLS_OFF;
+    for (size_t i = 0; i < config->egress.n; i++)
+        if (r[i].tls == EP_EGRESS_INTERCEPT && !told)
+            ep_check_error(c, &r[i], "tls",
+                           "needs egress_tls.bundle (or egress_tls.certificate and key): apps must be told the CA to trust");
+    if (config->egress.n && !outbound)
+        ep_check_warning(c, &r[0], "hosts", "no listener is outbound without TLS of its own: this is about none");
+}
+
 static void check(void *object, struct ep_checker *c)
 {
     const struct ep_config *config = object;
@@ -294,6 +323,7 @@ static void check(void *object, struct ep_checker *c)
     check_names(c, &config->clusters, sizeof(struct ep_cluster_config), "cluster");
     check_binds(c, config);
     check_tls(c, config);
+    check_egress(c, config);
     if (config->policies.shadow_for_ns && !config->state.n)
         ep_check_error(c, &config->policies, "shadow_for",
                        "needs `state:`, a directory that outlives the process: what was seen, and when, is kept there");

@@ -10,6 +10,7 @@
 
 #include "config/binds.h"
 #include "config/process.h"
+#include "filter/pinned.h"
 
 #define GAUGES_NS (100 * EP_MS)
 
@@ -96,6 +97,7 @@ struct ep_server *ep_server_new(const char *path, struct ep_config *config, stru
     s->config = config;
     s->memory = ep_memory_new();
     s->limiter = ep_limiter_new(EP_LIMITER_SLOTS);
+    s->pinned = ep_pinned_new();
     s->signal_fd = -1;
     s->started_wall_ns = ep_clock_wall_ns();
     s->n = ep_config_workers(config);
@@ -172,6 +174,8 @@ void ep_server_free(struct ep_server *s)
     ep_memory_free(s->memory);
     ep_limiter_free(s->limiter);
     ep_identity_unref(s->identity);
+    ep_egress_unref(s->egress); /* with the last view: the CA's key is overwritten */
+    ep_pinned_free(s->pinned);
     ep_config_unref(s->config);
     ep_history_fini(&s->history);
     for (unsigned i = 0; i <= s->n; i++)
@@ -224,6 +228,11 @@ struct ep_server_status ep_server_status(const struct ep_server *s)
 bool ep_server_reload(struct ep_server *s, struct ep_error *err)
 {
     return ep_reload(s, EP_RELOAD_ASKED, err);
+}
+
+void ep_server_egress_describe(const struct ep_server *s, struct ep_json *out)
+{
+    ep_egress_describe(s->egress, s->main.now_ns, out);
 }
 
 void ep_server_drain(struct ep_server *s)

@@ -45,6 +45,8 @@ bool ep_server_rollback(struct ep_server *s, struct ep_error *err);
 bool ep_server_policies_rollback(struct ep_server *s, unsigned steps, const char *by, struct ep_error *err);
 /* Appends members about the version in force, the ones before, and what was refused. */
 void ep_server_policies_describe(const struct ep_server *s, struct ep_json *out);
+/* Appends members about the CA of egress and the clients that refuse it; once there is a generation. */
+void ep_server_egress_describe(const struct ep_server *s, struct ep_json *out);
 /* Begins the drain that ends the process; harmless when it has begun. */
 void ep_server_drain(struct ep_server *s);
 

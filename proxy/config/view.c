@@ -55,6 +55,7 @@ static void view_free(struct ep_view *view)
         ep_cluster_unref(view->clusters[i]);
     free(view->chains);
     free(view->clusters);
+    ep_egress_unref(view->egress);
     ep_config_unref((struct ep_config *)(uintptr_t)view->config);
     free(view);
 }
@@ -131,6 +132,7 @@ struct ep_view *ep_view_build(struct ep_serving *v, const struct ep_attempt *a, 
         .policies = v->next_policies,
         .constitution_config = config->constitution.hash.n ? &config->constitution : NULL,
         .chaos_config = &config->chaos,
+        .egress = ep_egress_ref(a->egress),
         .free = view_free,
     };
     if (!add_clusters(v, view, a, err) || !add_chains(v, view, a, err) || !ep_policy_view_possible(view, err)) {

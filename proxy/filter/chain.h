@@ -65,6 +65,7 @@ struct ep_view {
                                        made. Borrowed: each chain's filter holds it */
     const struct ep_constitution_config *constitution_config; /* filter/constitution_config.h; NULL: none */
     const struct ep_chaos_config *chaos_config;               /* filter/chaos_config.h; NULL: none */
+    struct ep_egress *egress;    /* filter/egress.h; a reference; NULL: none */
     struct ep_chain **chains;
     unsigned n_chains;
     unsigned n_routes;           /* of all chains */

@@ -2,6 +2,7 @@
  *
  * A server listener lives across configurations; its chain is swapped, and a stream takes the chain that is there
  * when it begins. */
+#include "filter/egress.h"
 #include "filter/private.h"
 #include "net/tls.h"
 
@@ -58,7 +59,8 @@ static void on_conn_closed(void *user, struct ep_conn *c, enum ep_close why)
 {
     struct ep_server_listener *l = user;
 
-    (void)c, (void)why;
+    if (EP_UNLIKELY(c->origin != NULL))
+        ep_egress_closed(l->chain, c, why);
     l->listener.n_connections--;
     ep_cell_add(l->cell_connections, UINT64_MAX);
 }
@@ -71,12 +73,11 @@ static const struct ep_acceptor acceptor = {
 
 /* --- connections, from the sniffer --- */
 
-static struct ep_tls_context *tls_context(struct ep_listener *l, struct ep_conn *c, struct ep_str sni, struct ep_str alpn)
+static struct ep_tls_context *tls_context(struct ep_listener *l, struct ep_conn *c, const struct ep_client_hello *hello)
 {
-    struct ep_server_listener *s = of(l);
+    const struct ep_chain *chain = of(l)->chain;
 
-    (void)c, (void)sni, (void)alpn;
-    return s->chain->config->tls == EP_TLS_OFF ? NULL : s->chain->tls;
+    return chain->config->tls == EP_TLS_OFF ? ep_egress_context(chain, c, hello) : chain->tls;
 }
 
 static bool plaintext_allowed(struct ep_listener *l, struct ep_conn *c)
@@ -117,6 +118,12 @@ static void on_protocol(struct ep_listener *listener, struct ep_conn *c, enum ep
         ep_tcp_watch(c, first, n);
     if (l->worker->draining || c->drained_early)
         ep_codec_drain(c, DRAIN_NS);
+}
+
+static void on_closed(struct ep_listener *l, struct ep_conn *c, enum ep_close why)
+{
+    if (c->origin)
+        ep_egress_closed(of(l)->chain, c, why);
 }
 
 static void on_refused(struct ep_listener *l, const char *reason)
@@ -202,6 +209,7 @@ static const struct ep_listener_ops listener_ops = {
     .plaintext_allowed = plaintext_allowed,
     .on_protocol = on_protocol,
     .on_silent = on_silent,
+    .on_closed = on_closed,
     .on_refused = on_refused,
 };
 

@@ -3,6 +3,7 @@
  * Everything ends in one place: on_task. Events only set flags and walk; when nothing is left to do
  * (ep_stream_check_end) or something failed (ep_stream_abort), the task is queued, and at the end of the turn it tells
  * the filters, reports, lets go of the downstream leg and frees the arena. */
+#include "filter/egress.h"
 #include "filter/private.h"
 
 #define LAST_WORD_NS (10 * EP_S) /* for a client to take the refusal of a stream whose time is over */
@@ -126,6 +127,8 @@ static void on_headers(struct ep_leg *leg, struct ep_headers *h, bool end)
     s->time.headers = s->worker->now_ns;
     if (end)
         s->time.body_end = s->time.headers;
+    if (EP_UNLIKELY(leg->conn && (leg->conn->origin || leg->conn->sealed)) && !ep_egress_admits(s))
+        return;
     s->request_walk.started = true;
     ep_walk_request(s);
 }

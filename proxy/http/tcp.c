@@ -465,9 +465,13 @@ static struct ep_headers *connect_table(struct tcp_leg *l)
 {
     struct ep_conn *c = l->t->conn;
     struct ep_headers *h = EP_ARENA_NEW(l->leg.arena, struct ep_headers);
-    char text[128];
+    const struct ep_addr *to = c->original.len ? &c->original : &c->local;
+    char text[320];
 
-    ep_addr_format(c->original.len ? &c->original : &c->local, text);
+    if (c->server_name) /* whom the client asked for in its ClientHello, by the same name that a rule would use */
+        snprintf(text, sizeof text, "%s:%u", c->server_name, ep_addr_port(to));
+    else
+        ep_addr_format(to, text);
     ep_headers_init(h, l->leg.arena);
     ep_headers_append(h, EP_HDR_METHOD, ep_header_name(EP_HDR_METHOD), EP_STR("CONNECT"));
     ep_headers_append(h, EP_HDR_SCHEME, ep_header_name(EP_HDR_SCHEME), EP_STR("tcp"));

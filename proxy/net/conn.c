@@ -305,6 +305,10 @@ static void read_some(struct ep_conn *c)
             if (errno == EAGAIN || errno == EINTR)
                 return;
             c->error = errno;
+            if (c->lingering) { /* we had ended it: why is known */
+                ep_conn_abort(c, c->closing_why, false);
+                return;
+            }
             snprintf(c->error_text, sizeof c->error_text, "%s", strerror(errno));
             ep_conn_abort(c, EP_CLOSE_RESET, false);
             return;
@@ -426,6 +430,8 @@ void ep_conn_turn_free(struct ep_conn *c)
     ep_worker_timer_stop(w, &c->timer);
     if (c->tls)
         ep_tls_free(c->tls);
+    ep_tls_origin_unref(c->origin);
+    free(c->server_name);
     ep_body_fini(&c->out);
     ep_body_fini(&c->cipher);
     if (c->out_slab)

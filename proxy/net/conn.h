@@ -16,6 +16,7 @@
 struct ep_conn;
 struct ep_tls;         /* net/tls.h: state of one TLS connection */
 struct ep_tls_context; /* net/tls.h: certificates and rules, shared */
+struct ep_tls_origin;  /* net/tls.h: how a host outside is verified, shared */
 
 enum ep_close {
     EP_CLOSE_LOCAL,     /* we asked for it, all was flushed */
@@ -75,6 +76,9 @@ struct ep_conn {
     bool silent_probed;           /* who speaks first was looked into for it */
     bool drained_early;           /* told to go before its protocol was known */
     bool sealed;                  /* TLS that isn't ended here: its bytes are passed on as they are */
+    bool name_hidden;             /* its ClientHello has ECH: server_name may not be the true one */
+    char *server_name;            /* the host that its ClientHello asked for (ep_host_normalise); owned; NULL: none */
+    struct ep_tls_origin *origin; /* its TLS is ended here in the place of that host; a reference; NULL: it isn't */
     void *user_listener;          /* the listener that accepted it; NULL on the client side */
     bool lingering;               /* we sent FIN and read on, so that unread bytes don't turn into a reset */
     bool write_failed;            /* the peer takes no more; what it said before is still read */

@@ -37,12 +37,12 @@ struct ep_listener_options {
 };
 
 struct ep_listener;
+struct ep_client_hello; /* net/tls.h */
 
 /* The owner's part. All are called in the listener's worker. */
 struct ep_listener_ops {
-    /* The TLS context for a ClientHello with this SNI; NULL: TLS isn't ended here (opaque). */
-    struct ep_tls_context *(*tls_context)(struct ep_listener *l, struct ep_conn *c, struct ep_str sni,
-                                          struct ep_str alpn);
+    /* The TLS context for this ClientHello; NULL: TLS isn't ended here (opaque). */
+    struct ep_tls_context *(*tls_context)(struct ep_listener *l, struct ep_conn *c, const struct ep_client_hello *hello);
     /* Whether plain text may come in; false closes a connection that isn't TLS (strict). */
     bool (*plaintext_allowed)(struct ep_listener *l, struct ep_conn *c);
     /* The connection is understood: give it a handler. `first` bytes (n may be 0) were read and are to be
@@ -52,6 +52,8 @@ struct ep_listener_ops {
     /* No byte came for a while: the server may be the one that speaks first. True when the owner knows that it
      * is: the connection is then opaque at once. May be NULL, and may be false now and true for the next. */
     bool (*on_silent)(struct ep_listener *l, struct ep_conn *c);
+    /* A connection ended before its protocol was known. May be NULL. */
+    void (*on_closed)(struct ep_listener *l, struct ep_conn *c, enum ep_close why);
     /* Counting: refused connections by reason ("limit", "loop", "plaintext", "sniff_timeout", "proxy"). */
     void (*on_refused)(struct ep_listener *l, const char *reason);
 };

@@ -231,7 +231,9 @@ static struct ep_str take_alpn(struct cursor *c, size_t n)
     return list;
 }
 
-static void take_extensions(struct cursor *c, size_t total, struct ep_str *sni, struct ep_str *alpn)
+#define ECH 0xfe0du /* encrypted_client_hello */
+
+static void take_extensions(struct cursor *c, size_t total, struct ep_client_hello *h)
 {
     while (total && c->state == 1) {
         uint32_t type = take_int(c, 2);
@@ -239,27 +241,28 @@ static void take_extensions(struct cursor *c, size_t total, struct ep_str *sni, 
 
         if (c->state != 1)
             return;
-        if (total < 4 || n > total - 4 || (type == 0 && sni->n) || (type == 16 && alpn->n)) {
+        if (total < 4 || n > total - 4 || (type == 0 && h->sni.n) || (type == 16 && h->alpn.n)) {
             c->state = -1;
             return;
         }
         total -= 4 + n;
         if (type == 0)
-            *sni = take_sni(c, n);
+            h->sni = take_sni(c, n);
         else if (type == 16)
-            *alpn = take_alpn(c, n);
+            h->alpn = take_alpn(c, n);
         else
             skip(c, n);
+        h->ech |= type == ECH;
     }
 }
 
-int ep_client_hello_parse(const unsigned char *p, size_t n, struct ep_str *sni, struct ep_str *alpn)
+int ep_client_hello_parse(const unsigned char *p, size_t n, struct ep_client_hello *out)
 {
     struct cursor c = {.p = p, .n = n, .state = 1};
-    struct ep_str name = {NULL, 0}, list = {NULL, 0};
+    struct ep_client_hello found = {.ech = false};
     size_t length, used, part;
 
-    *sni = *alpn = name;
+    *out = found;
     if (take_int(&c, 1) != 1 && c.state == 1) /* client_hello */
         return -1;
     length = take_int(&c, 3);
@@ -282,12 +285,10 @@ int ep_client_hello_parse(const unsigned char *p, size_t n, struct ep_str *sni, 
         size_t total = take_int(&c, 2);
         if (c.state == 1 && used + 2 + total != length)
             c.state = -1;
-        take_extensions(&c, total, &name, &list);
+        take_extensions(&c, total, &found);
     }
-    if (c.state == 1) {
-        *sni = name;
-        *alpn = list;
-    }
+    if (c.state == 1)
+        *out = found;
     return c.state;
 }
 
@@ -303,4 +304,41 @@ bool ep_alpn_list_has(struct ep_str list, struct ep_str protocol)
         at += 1 + n;
     }
     return false;
+}
+
+/* --- names of hosts --- */
+
+static bool is_host_char(char c)
+{
+    return is_lower((unsigned char)c) || is_digit((unsigned char)c) || c == '-' || c == '_';
+}
+
+size_t ep_host_normalise(struct ep_str name, char out[EP_HOST_MAX + 1])
+{
+    size_t label = 0; /* where the present one begins */
+    bool digits = true;
+
+    if (name.n && name.p[name.n - 1] == '.')
+        name.n--;
+    if (name.n == 0 || name.n > EP_HOST_MAX)
+        return 0;
+    for (size_t i = 0; i < name.n; i++) {
+        char c = ep_lower(name.p[i]);
+
+        out[i] = c;
+        if (c == '.') {
+            if (i == label)
+                return 0;
+            label = i + 1;
+            digits = true;
+        } else if (is_host_char(c)) {
+            digits = digits && is_digit((unsigned char)c);
+        } else {
+            return 0;
+        }
+    }
+    if (label == name.n || digits) /* no top-level name is a number: this is an address */
+        return 0;
+    out[name.n] = 0;
+    return name.n;
 }

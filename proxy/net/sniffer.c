@@ -83,9 +83,9 @@ static void start_tls(struct sniffer *s, struct ep_tls_context *ctx, const unsig
 static bool opaque_at_once(const struct sniffer *s)
 {
     const struct ep_listener *l = s->listener;
-    struct ep_str none = {NULL, 0};
+    const struct ep_client_hello none = {.ech = false};
 
-    return l->options.opaque && !l->ops->tls_context(s->listener, s->conn, none, none) &&
+    return l->options.opaque && !l->ops->tls_context(s->listener, s->conn, &none) &&
            l->ops->plaintext_allowed(s->listener, s->conn);
 }
 
@@ -107,13 +107,13 @@ static void outer(struct sniffer *s, const unsigned char *p, size_t n)
         what = EP_SNIFF_OPAQUE;
 
     if (what == EP_SNIFF_TLS) {
-        struct ep_str sni = {NULL, 0}, alpn = {NULL, 0};
-        int whole = ep_client_hello_parse(p, n, &sni, &alpn);
+        struct ep_client_hello hello;
+        int whole = ep_client_hello_parse(p, n, &hello);
         if (whole == 0 && n < SNIFF_MAX) {
             hold(s, p, n);
             return;
         }
-        struct ep_tls_context *ctx = whole == 1 ? l->ops->tls_context(l, s->conn, sni, alpn) : NULL;
+        struct ep_tls_context *ctx = whole == 1 ? l->ops->tls_context(l, s->conn, &hello) : NULL;
         if (ctx) {
             start_tls(s, ctx, p, n);
             return;
@@ -240,6 +240,8 @@ static void on_closed(struct ep_conn *c, enum ep_close why)
     struct sniffer *s = c->user;
     struct ep_listener *l = s->listener;
 
+    if (l->ops->on_closed)
+        l->ops->on_closed(l, c, why);
     if (why == EP_CLOSE_TIMEOUT && !c->drained_early)
         l->ops->on_refused(l, "sniff_timeout");
     else if (why == EP_CLOSE_TLS) {

@@ -91,6 +91,8 @@ static bool fail(struct ep_tls *t, const char *doing)
 
     ERR_clear_error();
     t->failed = true;
+    if (error && ERR_GET_LIB(error) == ERR_LIB_SSL && reason >= SSL_AD_REASON_OFFSET)
+        t->info.alert = (uint8_t)(reason - SSL_AD_REASON_OFFSET);
     if (t->explained)
         return false;
     t->explained = true;
@@ -99,9 +101,9 @@ static bool fail(struct ep_tls *t, const char *doing)
     for (size_t i = 0; i < EP_COUNT(known_reasons); i++)
         if (known_reasons[i].reason == reason)
             text = known_reasons[i].text;
-    if (error && ERR_GET_LIB(error) == ERR_LIB_SSL && reason >= SSL_AD_REASON_OFFSET)
-        snprintf(c->error_text, sizeof c->error_text, "%s: peer refused: %s (%s)", doing,
-                 SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET), name);
+    if (t->info.alert)
+        snprintf(c->error_text, sizeof c->error_text, "%s: peer refused: %s (%s)", doing, SSL_alert_desc_string_long(t->info.alert),
+                 name);
     else if (text)
         snprintf(c->error_text, sizeof c->error_text, "%s: %s (%s)", doing, text, name);
     else
@@ -275,6 +277,7 @@ static void give(struct ep_tls *t, unsigned char *p, size_t n)
     uint32_t ours = slab == t->in_slab ? 2 : 1;
 
     w->read_offset += (uint32_t)n;
+    t->info.heard = true;
     c->handler->on_data(c, slab, p, n);
     if (w->read_slab == slab && slab->refs == ours)
         w->read_offset -= (uint32_t)n; /* nobody keeps any of it */
@@ -322,6 +325,15 @@ static bool read_plain(struct ep_tls *t)
     return true;
 }
 
+/* A fatal alert in the clear. OpenSSL's clients say so that they won't have a certificate of TLS 1.3, since they have no
+ * keys of their own yet; BoringSSL takes that for a broken record. */
+static uint8_t clear_alert(const unsigned char *p, size_t n)
+{
+    static const unsigned char head[] = {21, 3, 3, 0, 2, 2};
+
+    return n >= sizeof head + 1 && memcmp(p, head, sizeof head) == 0 ? p[sizeof head] : 0;
+}
+
 bool ep_tls_input(struct ep_tls *t, struct ep_slab *slab, const unsigned char *p, size_t n)
 {
     struct ep_conn *c = t->conn;
@@ -336,6 +348,7 @@ bool ep_tls_input(struct ep_tls *t, struct ep_slab *slab, const unsigned char *p
     t->n_in = n;
     if (!c->ready) {
         t->handshake_bytes += n;
+        t->info.alert = clear_alert(p, n);
         good = handshake(t);
     }
     if (good && c->ready)

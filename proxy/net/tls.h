@@ -16,11 +16,15 @@ enum ep_tls_verify {
     EP_TLS_VERIFY_NAME,     /* client: chain to roots and the DNS name or IP of the server */
 };
 
+struct ep_ca;
+
 struct ep_tls_options {
     bool server;
     enum ep_tls_verify verify;
     struct ep_str certificate_pem, key_pem, roots_pem; /* contents; roots empty with NAME: the system's */
     struct ep_str trust_domain;
+    struct ep_ca *ca;                /* server, in place of a certificate: one is made for each name (net/ca.h) */
+    struct ep_tls_context *roots_of; /* its roots are shared, in place of roots_pem */
     const char *const *alpn;         /* NULL-terminated, in order of preference; NULL: none */
     struct ep_str *peer_ids;         /* client, MESH: SPIFFE IDs (globs) of which the server must have one */
     size_t n_peer_ids;
@@ -36,6 +40,20 @@ int64_t ep_tls_context_expiry(const struct ep_tls_context *c);
 /* Our own SPIFFE ID from the certificate; empty when there is none. */
 struct ep_str ep_tls_context_identity(const struct ep_tls_context *c);
 
+/* How hosts outside the mesh are verified: client contexts that trust the same roots, by what they offer. Immutable, counted
+ * atomically, shared by workers. */
+enum ep_tls_offer { EP_TLS_OFFER_H2, EP_TLS_OFFER_HTTP1, EP_TLS_OFFER_NOTHING, EP_TLS_OFFERS }; /* H2: http/1.1 too */
+struct ep_tls_origin {
+    _Atomic unsigned refs;
+    struct ep_tls_context *context[EP_TLS_OFFERS];
+};
+/* `roots_pem` empty: the system's. NULL with err. refs is 1. */
+struct ep_tls_origin *ep_tls_origin_new(struct ep_str roots_pem, struct ep_error *err);
+struct ep_tls_origin *ep_tls_origin_ref(struct ep_tls_origin *o);
+void ep_tls_origin_unref(struct ep_tls_origin *o); /* NULL is fine */
+/* The file of the roots of the public web: SSL_CERT_FILE, else where distributions keep it. NULL: there is none. */
+const char *ep_tls_system_roots(void);
+
 /* What is known of a connection's TLS; valid as long as the connection. */
 struct ep_tls_info {
     struct ep_str version;      /* "TLSv1.3" */
@@ -45,6 +63,8 @@ struct ep_tls_info {
     struct ep_str peer_id;      /* verified SPIFFE ID; empty when no certificate was given */
     struct ep_str peer_subject, peer_sha256; /* hex */
     bool peer_verified, resumed;
+    bool heard;                 /* a byte of plain text came */
+    uint8_t alert;              /* the fatal alert that the peer sent (RFC 8446 section 6.2); 0: none */
     bool close_notify;          /* the peer ended its side by one; false at on_eof: the end may have been cut off */
     uint64_t handshake_ns;
 };
@@ -63,9 +83,18 @@ bool ep_tls_start(struct ep_tls *t);                    /* client: send the Clie
 bool ep_tls_output(struct ep_tls *t, struct ep_body *cipher, size_t limit);
 bool ep_tls_shutdown(struct ep_tls *t, struct ep_body *cipher); /* close_notify */
 
-/* Sniffing (pure, no BoringSSL): a ClientHello's SNI and ALPN without ending the TLS. Returns 1 when whole
- * and good, 0 when more bytes are needed, -1 when it is no ClientHello. `alpn` is the raw protocol list. */
-int ep_client_hello_parse(const unsigned char *p, size_t n, struct ep_str *sni, struct ep_str *alpn);
+/* What a ClientHello says without its TLS being ended here. */
+struct ep_client_hello {
+    struct ep_str sni;  /* as it was sent; empty: none */
+    struct ep_str alpn; /* the raw protocol list */
+    bool ech;           /* it has Encrypted Client Hello, or the grease of it: the true name may be another */
+};
+/* Sniffing (pure, no BoringSSL). Returns 1 when whole and good, 0 when more bytes are needed, -1 when it is no ClientHello. */
+int ep_client_hello_parse(const unsigned char *p, size_t n, struct ep_client_hello *out);
+/* The name of a host as it is compared: lower case, without the dot at its end, at most 253 bytes of letters, digits, '-',
+ * '_' and '.', no label empty, no IP address. Written to out; 0: it is no such name. */
+#define EP_HOST_MAX 253u
+size_t ep_host_normalise(struct ep_str name, char out[EP_HOST_MAX + 1]);
 bool ep_alpn_list_has(struct ep_str list, struct ep_str protocol);
 
 #endif

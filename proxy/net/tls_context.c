@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "net/ca.h"
 #include "net/tls_private.h"
 
 #define CHAIN_MAX       10
@@ -172,12 +173,27 @@ static bool read_roots(struct ep_tls_context *c, BIO *bio, const char *role, str
     return n > 0 || ep_error_set(err, "%s: no CERTIFICATE block in the PEM", role);
 }
 
-static bool load_roots(struct ep_tls_context *c, const struct ep_tls_options *o, struct ep_error *err)
+const char *ep_tls_system_roots(void)
 {
     const char *path = getenv("SSL_CERT_FILE");
+
+    for (size_t i = 0; i < EP_COUNT(system_roots) && (!path || !*path); i++)
+        if (access(system_roots[i], R_OK) == 0)
+            path = system_roots[i];
+    return path && *path ? path : NULL;
+}
+
+static bool load_roots(struct ep_tls_context *c, const struct ep_tls_options *o, struct ep_error *err)
+{
+    const char *path;
     BIO *bio;
     bool good;
 
+    if (o->roots_of) {
+        c->roots = o->roots_of->roots;
+        X509_STORE_up_ref(c->roots);
+        return true;
+    }
     c->roots = X509_STORE_new();
     if (!c->roots)
         return tls_error(err, "roots", "out of memory");
@@ -189,9 +205,7 @@ static bool load_roots(struct ep_tls_context *c, const struct ep_tls_options *o,
     }
     if (o->verify != EP_TLS_VERIFY_NAME)
         return ep_error_set(err, "roots: none given, so that no peer could be verified");
-    for (size_t i = 0; i < EP_COUNT(system_roots) && (!path || !*path); i++)
-        if (access(system_roots[i], R_OK) == 0)
-            path = system_roots[i];
+    path = ep_tls_system_roots();
     bio = path ? BIO_new_file(path, "r") : NULL;
     if (!bio)
         return tls_error(err, "roots", "none given, and the system has no file of them (SSL_CERT_FILE may name one)");
@@ -257,6 +271,14 @@ static enum ssl_verify_result_t on_verify(SSL *ssl, uint8_t *alert)
     return ssl_verify_invalid;
 }
 
+/* A certificate of our own making for the name that this client asked for. */
+static int certify(SSL *ssl, void *ca)
+{
+    const struct ep_tls *t = SSL_get_app_data(ssl);
+
+    return t->conn->server_name && ep_ca_certify(ca, ssl, ep_str(t->conn->server_name), ep_clock_wall_ns() / EP_S);
+}
+
 static bool check_options(const struct ep_tls_options *o, struct ep_error *err)
 {
     bool spiffe = o->verify == EP_TLS_VERIFY_MESH || o->verify == EP_TLS_VERIFY_REQUEST;
@@ -267,7 +289,7 @@ static bool check_options(const struct ep_tls_options *o, struct ep_error *err)
         return ep_error_set(err, "verify: a server always shows a certificate, it can't be requested");
     if (spiffe && o->trust_domain.n == 0)
         return ep_error_set(err, "trust_domain: is needed to verify identities");
-    if (!o->certificate_pem.n && (o->server || o->verify == EP_TLS_VERIFY_MESH))
+    if (!o->certificate_pem.n && !o->ca && (o->server || o->verify == EP_TLS_VERIFY_MESH))
         return ep_error_set(err, "certificate: none given");
     if (o->min_version.n && !ep_str_eq(o->min_version, EP_STR("1.2")) && !ep_str_eq(o->min_version, EP_STR("1.3")))
         return ep_error_set(err, "min_version: '%.*s' is neither 1.2 nor 1.3", EP_STR_ARG(o->min_version));
@@ -306,6 +328,8 @@ static bool set_rules(struct ep_tls_context *c, const struct ep_tls_options *o, 
         SSL_CTX_set_session_id_context(s, (const uint8_t *)"ephor", 5);
         if (c->n_alpn)
             SSL_CTX_set_alpn_select_cb(s, select_alpn, c);
+        if (c->ca)
+            SSL_CTX_set_cert_cb(s, certify, c->ca);
     } else {
         SSL_CTX_set_session_cache_mode(s, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
         SSL_CTX_sess_set_new_cb(s, ep_tls_session_new);
@@ -323,6 +347,7 @@ struct ep_tls_context *ep_tls_context_new(const struct ep_tls_options *o, struct
     c = ep_calloc(1, sizeof *c);
     atomic_init(&c->refs, 1);
     c->server = o->server;
+    c->ca = o->ca ? ep_ca_ref(o->ca) : NULL;
     c->verify = o->verify;
     c->trust_domain = ep_strndup(o->trust_domain.n ? o->trust_domain.p : "", o->trust_domain.n);
     c->peer_ids = ep_calloc(o->n_peer_ids + 1, sizeof *c->peer_ids);
@@ -357,6 +382,7 @@ void ep_tls_context_unref(struct ep_tls_context *c)
     ep_tls_tickets_fini(&c->tickets);
     SSL_CTX_free(c->ssl_ctx);
     X509_STORE_free(c->roots);
+    ep_ca_unref(c->ca);
     CRYPTO_BUFFER_POOL_free(c->pool);
     BIO_meth_free(c->bio);
     for (size_t i = 0; i < c->n_peer_ids; i++)

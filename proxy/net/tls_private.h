@@ -1,8 +1,9 @@
-/* What the files of TLS share; for tls*.c only.
+/* What the files of TLS share; for tls*.c and ca.c only.
  *
  * tls.c          one connection: records in, records out
  * tls_context.c  certificates, keys, roots, ciphers: what is set once
  * tls_verify.c   who the peer is, and whether that will do
+ * tls_origin.c   how hosts outside the mesh are verified
  * tls_session.c  resumption: the server's ticket keys, the client's tickets */
 #ifndef EP_NET_TLS_PRIVATE_H
 #define EP_NET_TLS_PRIVATE_H
@@ -47,6 +48,7 @@ struct ep_tls_context {
     BIO_METHOD *bio;
     CRYPTO_BUFFER_POOL *pool; /* a certificate that many connections show is held once */
     X509_STORE *roots;
+    struct ep_ca *ca;         /* server: makes the certificates; a reference */
     bool server;
     enum ep_tls_verify verify;
     char *trust_domain;

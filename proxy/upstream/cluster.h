@@ -48,6 +48,7 @@ struct ep_lane {
     enum ep_speak want;
     int tls;                /* enum ep_upstream_tls, auto settled */
     struct ep_str sni;      /* owned; part of the key only under simple TLS */
+    struct ep_tls_origin *origin; /* of the calls, in place of the cluster's own simple TLS; a reference; NULL: none */
     enum ep_speak speaks;   /* what the last connection turned out to speak; `want` before */
     struct ep_list ready;   /* h2, up */
     struct ep_list idle;    /* http/1.1, latest first */
@@ -218,7 +219,8 @@ void ep_lane_retire(struct ep_lane *l);
 void ep_upconn_retire(struct ep_upconn *u);
 /* Makes place for a connection by closing one that is idle. */
 bool ep_lane_evict(struct ep_cluster *cl);
-/* TLS mode and SNI of a call at an endpoint. */
+void ep_lane_free(struct ep_lane *l);
+/* TLS mode of a call at an endpoint, by the cluster. */
 int ep_lane_tls(const struct ep_endpoint *e, struct ep_str server_name);
 
 /* --- dial.c --- */

@@ -29,6 +29,13 @@ static const char *const offers[EP_SPEAK_COUNT + 1][3] = {
     [EP_SPEAK_COUNT] = {EP_ALPN_H2, EP_ALPN_HTTP1, NULL},
 };
 
+/* The same where the call brings what its host is verified with. */
+static const enum ep_tls_offer origin_offers[EP_SPEAK_COUNT] = {
+    [EP_SPEAK_H2] = EP_TLS_OFFER_H2,
+    [EP_SPEAK_HTTP1] = EP_TLS_OFFER_HTTP1,
+    [EP_SPEAK_TCP] = EP_TLS_OFFER_NOTHING,
+};
+
 static size_t offer_of(const struct ep_cluster *cl, enum ep_speak want)
 {
     return want == EP_SPEAK_H2 && cl->config.protocol == EP_PROTO_AUTO ? EP_SPEAK_COUNT : (size_t)want;
@@ -213,6 +220,9 @@ static void dial_failed(struct ep_upconn *u, enum ep_close why)
         ep_load_observe_failure(&e->load, 0, cl->worker->now_ns);
         ep_endpoint_judge(e, true);
     }
+    if (failure == EP_UPSTREAM_TLS)
+        EP_LIST_FOREACH(n, &l->waiters)
+        snprintf(EP_CONTAINER(n, struct ep_upstream_call, node)->why, sizeof ((struct ep_upstream_call *)0)->why, "%s", text);
     /* Waiters of a full h2 connection go on waiting for it; all others waited for this dial. */
     if (l->speaks != EP_SPEAK_H2)
         ep_lane_fail_waiters(l, failure, false);
@@ -279,7 +289,7 @@ bool ep_dial(struct ep_lane *l)
     char host[128];
 
     if (l->tls != EP_UPTLS_OFF) {
-        context = ep_dial_context(cl, l->want, l->tls);
+        context = l->origin ? l->origin->context[origin_offers[l->want]] : ep_dial_context(cl, l->want, l->tls);
         if (!context) {
             ep_lane_fail_waiters(l, EP_UPSTREAM_TLS, true);
             return false;

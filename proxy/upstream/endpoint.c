@@ -96,9 +96,7 @@ void ep_endpoint_free(struct ep_endpoint *e)
     {
         struct ep_lane *l = EP_CONTAINER(n, struct ep_lane, node);
         assert(l->n_conns == 0 && l->n_waiting == 0);
-        ep_list_remove(&l->node);
-        free((void *)(uintptr_t)l->sni.p);
-        free(l);
+        ep_lane_free(l);
     }
     free(e);
 }

@@ -69,7 +69,8 @@ static struct ep_str sni_of(const struct ep_cluster *cl, const struct ep_upstrea
     return host;
 }
 
-static struct ep_lane *lane_new(struct ep_endpoint *e, enum ep_speak want, int tls, struct ep_str sni)
+static struct ep_lane *lane_new(struct ep_endpoint *e, enum ep_speak want, int tls, struct ep_str sni,
+                                struct ep_tls_origin *origin)
 {
     unsigned n = 0;
     struct ep_lane *l;
@@ -93,6 +94,7 @@ static struct ep_lane *lane_new(struct ep_endpoint *e, enum ep_speak want, int t
     l->want = l->speaks = want;
     l->streams = STREAMS_GUESS;
     l->tls = tls;
+    l->origin = origin ? ep_tls_origin_ref(origin) : NULL;
     l->sni = sni.n ? ep_str_n(ep_strndup(sni.p, sni.n), sni.n) : (struct ep_str){NULL, 0};
     ep_list_init(&l->ready);
     ep_list_init(&l->idle);
@@ -106,27 +108,38 @@ struct ep_lane *ep_lane_for(struct ep_endpoint *e, const struct ep_upstream_call
 {
     const struct ep_cluster *cl = e->cluster;
     int tls = ep_lane_tls(e, c->server_name);
+    /* What was TLS when it came, or must be when it goes, is never sent on as plain text. */
+    struct ep_tls_origin *origin = tls == EP_UPTLS_OFF ? c->origin : NULL;
+    if (origin)
+        tls = EP_UPTLS_SIMPLE;
     enum ep_speak want = wanted(cl, c, tls);
-    bool by_name = tls == EP_UPTLS_SIMPLE && !cl->config.tls.sni.n; /* the certificate is checked for that name */
-    struct ep_str sni = by_name ? sni_of(cl, c) : (struct ep_str){NULL, 0};
+    bool by_name = tls == EP_UPTLS_SIMPLE && (origin || !cl->config.tls.sni.n); /* the certificate is checked for that name */
+    struct ep_str none = {NULL, 0}, sni = origin ? c->server_name : tls == EP_UPTLS_OFF ? none : sni_of(cl, c);
 
     EP_LIST_FOREACH(n, &e->lanes)
     {
         struct ep_lane *l = EP_CONTAINER(n, struct ep_lane, node);
-        if (l->want == want && l->tls == tls && (!by_name || ep_str_caseeq(l->sni, sni)))
+        if (l->want == want && l->tls == tls && l->origin == origin && (!by_name || ep_str_caseeq(l->sni, sni)))
             return l;
     }
-    return lane_new(e, want, tls, tls == EP_UPTLS_OFF ? sni : sni_of(cl, c));
+    return lane_new(e, want, tls, sni, origin);
+}
+
+void ep_lane_free(struct ep_lane *l)
+{
+    ep_list_remove(&l->node);
+    ep_tls_origin_unref(l->origin);
+    free((void *)(uintptr_t)l->sni.p);
+    free(l);
 }
 
 void ep_lane_unused(struct ep_lane *l)
 {
+    bool by_name = l->tls == EP_UPTLS_SIMPLE && (l->origin || !l->endpoint->cluster->config.tls.sni.n);
+
     /* Only lanes by server name can become many; the few others are kept for the next request. */
-    if (l->n_conns || l->n_waiting || l->tls != EP_UPTLS_SIMPLE || l->endpoint->cluster->config.tls.sni.n)
-        return;
-    ep_list_remove(&l->node);
-    free((void *)(uintptr_t)l->sni.p);
-    free(l);
+    if (l->n_conns == 0 && l->n_waiting == 0 && by_name)
+        ep_lane_free(l);
 }
 
 struct ep_leg *ep_lane_open(struct ep_lane *l, const struct ep_upstream_call *c, struct ep_upconn **out)

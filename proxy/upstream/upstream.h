@@ -54,6 +54,7 @@ struct ep_upstream_call {
     uint64_t hash;                                                  /* for ring_hash and maglev; 0: random */
     const struct ep_addr *original; /* original destination, of the downstream connection; NULL: none */
     struct ep_str server_name;                                      /* SNI when the cluster takes it from the request */
+    struct ep_tls_origin *origin; /* TLS to server_name, verified by this, where the cluster would speak plain text; NULL: none */
     const struct ep_upstream_override *override;                    /* may be NULL */
     const struct ep_endpoint *avoid;                                /* of the try before; may be NULL */
     void (*on_leg)(struct ep_upstream_call *c, struct ep_leg *leg); /* set leg->events, owner, arena in it */
@@ -63,6 +64,7 @@ struct ep_upstream_call {
     struct ep_conn *conn;
     uint64_t acquired_ns;
     bool new_connection;
+    char why[96]; /* of EP_UPSTREAM_TLS, for a person */
     /* private */
     struct ep_list node;
     struct ep_timer timer;

@@ -17,26 +17,26 @@ static void check_inside(struct ep_str s, const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct ep_str sni, alpn;
-    int whole = ep_client_hello_parse(data, size, &sni, &alpn);
+    struct ep_client_hello found;
+    int whole = ep_client_hello_parse(data, size, &found);
 
-    check_inside(sni, data, size);
-    check_inside(alpn, data, size);
-    if (whole < -1 || whole > 1 || (whole != 1 && (sni.n || alpn.n)))
+    check_inside(found.sni, data, size);
+    check_inside(found.alpn, data, size);
+    if (whole < -1 || whole > 1 || (whole != 1 && (found.sni.n || found.alpn.n)))
         abort();
-    ep_alpn_list_has(alpn, EP_STR("h2"));
+    ep_alpn_list_has(found.alpn, EP_STR("h2"));
     ep_alpn_list_has(ep_str_n(data, size), EP_STR("h2"));
     for (size_t n = 0; n < size && n < 2048; n += 1 + n / 16) {
         unsigned char *exact = malloc(n ? n : 1);
         int part;
 
         memcpy(exact, data, n);
-        part = ep_client_hello_parse(exact, n, &sni, &alpn);
+        part = ep_client_hello_parse(exact, n, &found);
         if (part != 0 && part != whole)
             abort();
         if (part == 1 && whole == 1) {
-            check_inside(sni, exact, n);
-            check_inside(alpn, exact, n);
+            check_inside(found.sni, exact, n);
+            check_inside(found.alpn, exact, n);
         }
         free(exact);
     }

@@ -189,48 +189,48 @@ static void test_hello(void **state)
 {
     struct bytes message = hello("api.example.test", ALPN, sizeof ALPN - 1);
     struct bytes wire = records(&message, 16384);
-    struct ep_str sni, alpn;
+    struct ep_client_hello found;
 
     (void)state;
     for (size_t n = 0; n < wire.n; n++)
-        assert_int_equal(ep_client_hello_parse(wire.p, n, &sni, &alpn), 0);
-    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &sni, &alpn), 1);
-    assert_true(ep_str_eq(sni, EP_STR("api.example.test")));
-    assert_true(ep_alpn_list_has(alpn, EP_STR("h2")));
-    assert_true(ep_alpn_list_has(alpn, EP_STR("http/1.1")));
-    assert_false(ep_alpn_list_has(alpn, EP_STR("http/1.0")));
-    assert_false(ep_alpn_list_has(alpn, EP_STR("h")));
+        assert_int_equal(ep_client_hello_parse(wire.p, n, &found), 0);
+    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &found), 1);
+    assert_true(ep_str_eq(found.sni, EP_STR("api.example.test")));
+    assert_true(ep_alpn_list_has(found.alpn, EP_STR("h2")));
+    assert_true(ep_alpn_list_has(found.alpn, EP_STR("http/1.1")));
+    assert_false(ep_alpn_list_has(found.alpn, EP_STR("http/1.0")));
+    assert_false(ep_alpn_list_has(found.alpn, EP_STR("h")));
     put(&wire, "what follows", 12);
-    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &sni, &alpn), 1);
+    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &found), 1);
 }
 
 static void test_hello_without_extensions(void **state)
 {
     struct bytes message = hello(NULL, NULL, 0), wire;
-    struct ep_str sni, alpn;
+    struct ep_client_hello found;
 
     (void)state;
     wire = records(&message, 16384);
-    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &sni, &alpn), 1);
-    assert_int_equal(sni.n, 0);
-    assert_int_equal(alpn.n, 0);
+    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &found), 1);
+    assert_int_equal(found.sni.n, 0);
+    assert_int_equal(found.alpn.n, 0);
 }
 
 /* Records of any size: either the names are found, or the hello is refused; never a good one with its names lost. */
 static void test_hello_in_pieces(void **state)
 {
     struct bytes message = hello("api.example.test", ALPN, sizeof ALPN - 1);
-    struct ep_str sni, alpn;
+    struct ep_client_hello found;
     unsigned good = 0;
 
     (void)state;
     for (size_t each = 1; each < message.n; each++) {
         struct bytes wire = records(&message, each);
-        int got = ep_client_hello_parse(wire.p, wire.n, &sni, &alpn);
+        int got = ep_client_hello_parse(wire.p, wire.n, &found);
         assert_int_not_equal(got, 0);
         if (got == 1) {
-            assert_true(ep_str_eq(sni, EP_STR("api.example.test")));
-            assert_int_equal(alpn.n, sizeof ALPN - 1);
+            assert_true(ep_str_eq(found.sni, EP_STR("api.example.test")));
+            assert_int_equal(found.alpn.n, sizeof ALPN - 1);
             good++;
         }
     }
@@ -240,29 +240,29 @@ static void test_hello_in_pieces(void **state)
 static void test_bad_hellos(void **state)
 {
     struct bytes message = hello("a.test", ALPN, sizeof ALPN - 1), wire;
-    struct ep_str sni, alpn;
+    struct ep_client_hello found;
 
     (void)state;
-    assert_int_equal(ep_client_hello_parse((const unsigned char *)"GET / HTTP", 10, &sni, &alpn), -1);
+    assert_int_equal(ep_client_hello_parse((const unsigned char *)"GET / HTTP", 10, &found), -1);
     wire = records(&message, 16384);
     wire.p[5] = 2; /* a ServerHello */
-    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &sni, &alpn), -1);
+    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &found), -1);
     wire = records(&message, 16384);
     wire.p[3] = wire.p[4] = 0; /* an empty record */
-    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &sni, &alpn), -1);
+    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &found), -1);
     wire = records(&message, 16384);
     wire.p[8]++; /* the message is longer than its parts */
     put(&wire, "\x16\x03\x01\x00\x01\x00", 6);
-    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &sni, &alpn), -1);
+    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &found), -1);
     message = hello("a\x01.test", NULL, 0);
     wire = records(&message, 16384);
-    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &sni, &alpn), -1);
+    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &found), -1);
     message = hello("", NULL, 0);
     wire = records(&message, 16384);
-    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &sni, &alpn), -1);
+    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &found), -1);
     message = hello("a.test", "\x05h2", 3); /* a name that is longer than its list */
     wire = records(&message, 16384);
-    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &sni, &alpn), -1);
+    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &found), -1);
     assert_false(ep_alpn_list_has(EP_STR("\x05h2"), EP_STR("h2")));
 }
 
