@@ -195,6 +195,16 @@ static bool ours(int error)
     return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM || error == EADDRNOTAVAIL;
 }
 
+/* Why, to those whom it may end. */
+static void tell_waiters(struct ep_lane *l, const char *text)
+{
+    EP_LIST_FOREACH(n, &l->waiters)
+    {
+        struct ep_upstream_call *c = EP_CONTAINER(n, struct ep_upstream_call, node);
+        snprintf(c->why, sizeof c->why, "%.*s", (int)sizeof c->why - 1, text);
+    }
+}
+
 static void dial_failed(struct ep_upconn *u, enum ep_close why)
 {
     struct ep_lane *l = u->lane;
@@ -221,8 +231,7 @@ static void dial_failed(struct ep_upconn *u, enum ep_close why)
         ep_endpoint_judge(e, true);
     }
     if (failure == EP_UPSTREAM_TLS)
-        EP_LIST_FOREACH(n, &l->waiters)
-        snprintf(EP_CONTAINER(n, struct ep_upstream_call, node)->why, sizeof ((struct ep_upstream_call *)0)->why, "%s", text);
+        tell_waiters(l, text);
     /* Waiters of a full h2 connection go on waiting for it; all others waited for this dial. */
     if (l->speaks != EP_SPEAK_H2)
         ep_lane_fail_waiters(l, failure, false);

@@ -3,15 +3,18 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import socket
 import ssl
 import sys
+import tempfile
 
 import pki
 import pytest
 import wire1
 import wire2
 from harness import SLOW, config, curl, program, run, until
+from test_intercept import APP, network, redirect, sidecar, tproxy  # noqa: F401
 
 HOST = "api.models.test"
 SYSTEM = "/etc/ssl/certs/ca-certificates.crt"
@@ -287,6 +290,17 @@ def test_authorize_denies_by_the_name_in_the_client_hello(egress, origin, keys):
     proxy.counted(1, "ephor_refusals_total", code="authorize.denied")
 
 
+def test_a_policy_on_hosts_alone_judges_what_passes_by_its_name(egress, origin, keys, policies):
+    directory = policies(hosts='return require("ephor.policy") {name = "hosts", call = function(c) '
+                               'if c.host:find("^other") then return c:deny("not there") end end}')
+    proxy = egress(origin(), {"tls": "passthrough"}, policies=directory)
+    with origins_own(proxy, keys) as wire:
+        assert wire.send("GET / HTTP/1.1\r\nHost: o\r\n\r\n").response().status == 200
+    with pytest.raises(OSError):
+        origins_own(proxy, keys, "other.models.test")
+    proxy.counted(1, "ephor_policy_decisions_total", policy="hosts", decision="deny")
+
+
 @pytest.mark.parametrize("unnamed", ["deny", "passthrough"])
 @pytest.mark.parametrize("name", [None, "127.0.0.1"])
 def test_tls_to_nobody_in_particular_is_as_configured(egress, origin, keys, unnamed, name):
@@ -441,3 +455,55 @@ def test_workers_share_one_ca(egress, origin):
     for _ in range(16):
         assert get(proxy).status == 200
     assert json.loads(proxy.admin("/egress")[1])["ca"]["certificates_made"] <= 2
+
+
+# --- a pod of its own: connections bent to ephor by the kernel ----------------------------------------------------------
+@pytest.fixture
+def shared():
+    """A directory that the sidecar's user can read and write, as a pod's volume."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="ephor-egress-"))
+    directory.chmod(0o777)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def origin_at(keys, port, key="good"):
+    server = Origin(keys[key])
+    server.listener.close()
+    server.listener = socket.create_server((APP, port), backlog=64)
+    server.port = port
+    return server
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("how", ["redirect", "tproxy"])
+def test_an_app_in_a_pod_calls_its_origin_and_is_seen(sidecar, shared, keys, how):
+    """The app dials the origin itself; what it gets is ours, what goes out goes where it dialled."""
+    bundle, roots = shared / "ca.pem", shared / "roots.pem"
+    shutil.copy(keys["good"].roots, roots)
+    roots.chmod(0o644)
+    made = config([], {"name": "inbound", "bind": "0.0.0.0:15001", "direction": "outbound", "intercept": how},
+                  {"original_destination": True},
+                  egress=[{"hosts": [HOST], "tls": "intercept", "roots": str(roots), "ports": [8080]},
+                          {"hosts": ["plain.wild.test"], "tls": "originate", "roots": str(roots), "origin_port": 8443}],
+                  egress_tls={"bundle": str(bundle)})
+    with origin_at(keys, 8080) as server, origin_at(keys, 8443) as other:
+        {"redirect": redirect, "tproxy": tproxy}[how]()
+        proxy = sidecar(made, **({"capabilities": "net_admin"} if how == "tproxy" else {}))
+        trusts = ssl.create_default_context(cafile=str(bundle))
+        for k in range(3):
+            with wire1.Wire(trusts.wrap_socket(socket.create_connection((APP, 8080), timeout=wire1.TIMEOUT),
+                                               server_hostname=HOST)) as wire:
+                r = wire.send(f"GET /pod{k} HTTP/1.1\r\nHost: {HOST}\r\n\r\n").response()
+                assert r.status == 200 and r.get("x-path") == f"/pod{k}"
+        assert server.names[0] == HOST and len(server.requests) == 3
+        assert proxy.metric("ephor_egress_connections_total", how="intercepted") == 3
+        with wire1.connect(8080, APP) as wire:
+            r = wire.send("GET /plain HTTP/1.1\r\nHost: plain.wild.test\r\n\r\n").response()
+        assert r.status == 200 and other.names == ["plain.wild.test"] and other.requests[0].path == "/plain"
+        if how == "redirect":  # another port: no rule is about it
+            own = ssl.create_default_context(cafile=keys["good"].roots)
+            with wire1.Wire(own.wrap_socket(socket.create_connection((APP, 8443), timeout=wire1.TIMEOUT),
+                                            server_hostname=HOST)) as wire:
+                assert wire.send(f"GET /through HTTP/1.1\r\nHost: {HOST}\r\n\r\n").response().status == 200
+            assert proxy.metric("ephor_egress_connections_total", how="passthrough") == 1

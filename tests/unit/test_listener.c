@@ -73,9 +73,9 @@ static void codec_closed(struct ep_conn *c, enum ep_close why)
 static const struct ep_conn_handler codec = {
     .name = "codec", .on_data = codec_data, .on_eof = codec_eof, .on_closed = codec_closed};
 
-static struct ep_tls_context *tls_context(struct ep_listener *l, struct ep_conn *c, struct ep_str sni, struct ep_str alpn)
+static struct ep_tls_context *tls_context(struct ep_listener *l, struct ep_conn *c, const struct ep_client_hello *hello)
 {
-    (void)c, (void)sni, (void)alpn;
+    (void)c, (void)hello;
     return play_of(l)->tls ? (struct ep_tls_context *)l : NULL; /* none of these tests comes to open it */
 }
 
@@ -122,7 +122,7 @@ static void on_refused(struct ep_listener *l, const char *reason)
     snprintf(x->refused + at, sizeof x->refused - at, "%s ", reason);
 }
 
-static const struct ep_listener_ops ops = {tls_context, plaintext_allowed, on_protocol, on_silent, on_refused};
+static const struct ep_listener_ops ops = {tls_context, plaintext_allowed, on_protocol, on_silent, NULL, on_refused};
 
 static void on_guard(struct ep_timer *t)
 {

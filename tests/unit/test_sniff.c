@@ -237,6 +237,53 @@ static void test_hello_in_pieces(void **state)
     assert_true(good > 0);
 }
 
+/* Encrypted Client Hello: the name that is seen may not be the true one. */
+static void test_hello_with_ech(void **state)
+{
+    struct bytes message = hello("public.test", ALPN, sizeof ALPN - 1), wire = records(&message, 16384);
+    struct ep_client_hello found;
+    bool changed = false;
+
+    (void)state;
+    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &found), 1);
+    assert_false(found.ech);
+    for (size_t i = 0; i + 1 < wire.n && !changed; i++) /* the extension that nobody knows becomes one */
+        if (wire.p[i] == 0x2b && wire.p[i + 1] == 0x2b) {
+            wire.p[i] = 0xfe;
+            wire.p[i + 1] = 0x0d;
+            changed = true;
+        }
+    assert_true(changed);
+    assert_int_equal(ep_client_hello_parse(wire.p, wire.n, &found), 1);
+    assert_true(found.ech && ep_str_eq(found.sni, EP_STR("public.test")));
+}
+
+static void test_names_of_hosts(void **state)
+{
+    static const struct {
+        const char *given, *wanted; /* "": it is none */
+    } rows[] = {
+        {"api.x.test", "api.x.test"}, {"API.X.Test", "api.x.test"},   {"api.x.test.", "api.x.test"}, {"a", "a"},
+        {"xn--bcher-kva.test", "xn--bcher-kva.test"},                 {"_a.b-c.test", "_a.b-c.test"}, {"1.test", "1.test"},
+        {"", ""},                     {".", ""},                      {".x", ""},                    {"a..b", ""},
+        {"x..", ""},                  {"127.0.0.1", ""},              {"1.2.3.4.", ""},              {"a.1", ""},
+        {"::1", ""},                  {"[::1]", ""},                  {"a b", ""},                   {"a:443", ""},
+        {"x@y", ""},                  {"*.x.test", ""},               {"a/b", ""},                   {"b\xc3\xbc.test", ""},
+    };
+    char out[EP_HOST_MAX + 1], longest[EP_HOST_MAX + 3];
+
+    (void)state;
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        size_t n = ep_host_normalise(ep_str(rows[i].given), out);
+        assert_int_equal(n, strlen(rows[i].wanted));
+        if (n)
+            assert_string_equal(out, rows[i].wanted);
+    }
+    memset(longest, 'a', sizeof longest);
+    assert_int_equal(ep_host_normalise(ep_str_n(longest, EP_HOST_MAX), out), EP_HOST_MAX);
+    assert_int_equal(ep_host_normalise(ep_str_n(longest, EP_HOST_MAX + 1), out), 0);
+}
+
 static void test_bad_hellos(void **state)
 {
     struct bytes message = hello("a.test", ALPN, sizeof ALPN - 1), wire;
@@ -272,6 +319,7 @@ int main(void)
         cmocka_unit_test(test_verdicts),        cmocka_unit_test(test_prefixes),
         cmocka_unit_test(test_hello),           cmocka_unit_test(test_hello_without_extensions),
         cmocka_unit_test(test_hello_in_pieces), cmocka_unit_test(test_bad_hellos),
+        cmocka_unit_test(test_hello_with_ech),  cmocka_unit_test(test_names_of_hosts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
