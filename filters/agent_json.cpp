@@ -27,13 +27,16 @@ namespace
 constexpr size_t keep_bytes = 256 * 1024; /* a parser that grew beyond this is dropped after use */
 constexpr size_t few_keys = 8;            /* up to here each is compared with each */
 
-enum level { MESSAGE, PARAMS, META, OTHER };
+enum level { MESSAGE, PARAMS, META, ROUTING, OTHER };
 
-/* Keys that are captured. `guarded`: a key that equals it but for case makes the object ambiguous. */
+/* Who must not mistake a key for another that equals it but for case: nobody, the judges of calls, those of models. */
+enum guard { NONE, CALL, MODEL };
+
+/* Keys that are captured. `guarded`: a key that equals it but for case makes the object ambiguous to those. */
 struct slot {
     std::string_view key;
     size_t offset;
-    bool guarded;
+    guard guarded;
     level inside; /* what level its own members are */
 };
 
@@ -41,28 +44,68 @@ struct slot {
 constexpr size_t not_kept = SIZE_MAX; /* only walked through */
 
 constexpr slot message_slots[] = {
-    {"jsonrpc", AT(jsonrpc), true, OTHER},    {"id", AT(id), true, OTHER},
-    {"method", AT(method), true, OTHER},      {"params", AT(params), true, PARAMS},
-    {"result", AT(result), true, OTHER},      {"error", AT(error), true, OTHER},
-    {"model", AT(model), false, OTHER},       {"stream", AT(stream), false, OTHER},
-    {"messages", AT(messages), false, OTHER}, {"input", AT(input), false, OTHER},
-    {"prompt", AT(prompt), false, OTHER},     {"message_type", AT(message_type), false, OTHER},
-    {"priority", AT(priority), false, OTHER}, {"impact_score", AT(impact_score), false, OTHER},
-    {"sender", AT(sender), false, OTHER},     {"sender_id", AT(sender_id), false, OTHER},
-    {"from_agent", AT(from_agent), false, OTHER},
+    {"jsonrpc", AT(jsonrpc), CALL, OTHER},
+    {"id", AT(id), CALL, OTHER},
+    {"method", AT(method), CALL, OTHER},
+    {"params", AT(params), CALL, PARAMS},
+    {"result", AT(result), CALL, OTHER},
+    {"error", AT(error), CALL, OTHER},
+
+    {"model", AT(model), MODEL, OTHER},
+    {"stream", AT(stream), MODEL, OTHER},
+    {"background", AT(background), MODEL, OTHER},
+    {"system", AT(system), MODEL, OTHER},
+    {"instructions", AT(instructions), MODEL, OTHER},
+    {"messages", AT(messages), MODEL, OTHER},
+    {"input", AT(input), MODEL, OTHER},
+    {"prompt", AT(prompt), MODEL, OTHER},
+    {"tools", AT(tools), MODEL, OTHER},
+    {"functions", AT(functions), MODEL, OTHER},
+    {"mcp_servers", AT(mcp_servers), MODEL, OTHER},
+    {"max_tokens", AT(max_tokens), MODEL, OTHER},
+    {"max_completion_tokens", AT(max_completion_tokens), MODEL, OTHER},
+    {"max_output_tokens", AT(max_output_tokens), MODEL, OTHER},
+    {"n", AT(choices), MODEL, OTHER},
+    {"user", AT(user), MODEL, OTHER},
+    {"safety_identifier", AT(safety_identifier), MODEL, OTHER},
+    {"metadata", AT(metadata), MODEL, OTHER},
+    {"previous_response_id", AT(previous_response_id), MODEL, OTHER},
+    {"conversation", AT(conversation), MODEL, OTHER},
+    {"requests", AT(requests), MODEL, OTHER},
+
+    {"message_type", AT(message_type), NONE, OTHER},
+    {"message_id", AT(message_id), NONE, OTHER},
+    {"conversation_id", AT(conversation_id), NONE, OTHER},
+    {"priority", AT(priority), NONE, OTHER},
+    {"impact_score", AT(impact_score), NONE, OTHER},
+    {"tenant_id", AT(tenant_id), NONE, OTHER},
+    {"constitutional_hash", AT(constitutional_hash), NONE, OTHER},
+    {"from_agent", AT(from_agent), NONE, OTHER},
+    {"sender_id", AT(sender_id), NONE, OTHER},
+    {"sender", AT(sender), NONE, OTHER},
+    {"to_agent", AT(to_agent), NONE, OTHER},
+    {"recipient", AT(recipient), NONE, OTHER},
+    {"content", AT(content), NONE, OTHER},
+    {"payload", AT(payload), NONE, OTHER},
+    {"routing", not_kept, NONE, ROUTING},
 };
 
 constexpr slot params_slots[] = {
-    {"name", AT(name), true, OTHER},
-    {"arguments", AT(arguments), true, OTHER},
-    {"uri", AT(uri), true, OTHER},
-    {"taskId", AT(task_id), false, OTHER},
-    {"protocolVersion", AT(protocol_version), false, OTHER},
-    {"_meta", not_kept, true, META},
+    {"name", AT(name), CALL, OTHER},
+    {"arguments", AT(arguments), CALL, OTHER},
+    {"uri", AT(uri), CALL, OTHER},
+    {"taskId", AT(task_id), NONE, OTHER},
+    {"protocolVersion", AT(protocol_version), NONE, OTHER},
+    {"_meta", not_kept, CALL, META},
 };
 
 constexpr slot meta_slots[] = {
-    {"io.modelcontextprotocol/protocolVersion", AT(meta_version), true, OTHER},
+    {"io.modelcontextprotocol/protocolVersion", AT(meta_version), CALL, OTHER},
+};
+
+constexpr slot routing_slots[] = {
+    {"source_agent_id", AT(source_agent_id), NONE, OTHER},
+    {"target_agent_id", AT(target_agent_id), NONE, OTHER},
 };
 
 struct slots {
@@ -74,6 +117,7 @@ constexpr slots slots_of[] = {
     {message_slots, sizeof message_slots / sizeof message_slots[0]},
     {params_slots, sizeof params_slots / sizeof params_slots[0]},
     {meta_slots, sizeof meta_slots / sizeof meta_slots[0]},
+    {routing_slots, sizeof routing_slots / sizeof routing_slots[0]},
     {nullptr, 0},
 };
 
@@ -256,6 +300,8 @@ bool walk::object(ondemand::object o, level l, ep_scan_message *m, unsigned dept
                 inside = x->inside;
                 if (x->offset != not_kept)
                     into = reinterpret_cast<ep_scan_value *>(reinterpret_cast<char *>(m) + x->offset);
+            } else if (like && like->guarded == MODEL) {
+                m->ambiguous_model = true;
             } else if (like) {
                 (l == MESSAGE ? m->ambiguous : m->ambiguous_params) = true;
                 m->ambiguous_method |= l == MESSAGE && (like->offset == AT(method) || like->offset == AT(jsonrpc));

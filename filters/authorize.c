@@ -10,12 +10,17 @@
 
 #define PATH_MAX_BYTES 2048u /* longer ones are matched as they are written, and allowed by no rule on paths */
 
+bool ep_authorize_needs_call(const struct ep_authorize_config *r)
+{
+    return r->protocols.n || r->tools.n || r->models.n;
+}
+
 void ep_authorize_init(struct ep_authorize *a, const struct ep_listener_config *c)
 {
     *a = (struct ep_authorize){.rules = c->authorize.v, .n = c->authorize.n};
     for (size_t k = 0; k < a->n; k++) {
         a->any_allow |= a->rules[k].action == 0;
-        a->needs_call |= a->rules[k].protocols.n || a->rules[k].tools.n;
+        a->needs_call |= ep_authorize_needs_call(&a->rules[k]);
     }
 }
 
@@ -54,48 +59,6 @@ static bool any_glob(const struct ep_vec *globs, struct ep_str value)
     return false;
 }
 
-static int hex(char c)
-{
-    c = ep_lower(c);
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Percent-escapes undone, slashes that repeat folded, "." and ".." resolved: what a lenient server may take it for. */
-static size_t meant(struct ep_str path, char *out)
-{
-    size_t n = 0, segment;
-
-    for (size_t i = 0; i < path.n; i++) {
-        char c = path.p[i];
-        if (c == '%' && path.n - i > 2 && hex(path.p[i + 1]) >= 0 && hex(path.p[i + 2]) >= 0) {
-            c = (char)(hex(path.p[i + 1]) << 4 | hex(path.p[i + 2]));
-            i += 2;
-        }
-        if (c == '\\')
-            c = '/';
-        if (c == '/' && n && out[n - 1] == '/')
-            continue;
-        out[n++] = c;
-        if (i + 1 < path.n && c != '/')
-            continue;
-        /* at the end of a segment, or of all */
-        segment = c == '/' ? n - 1 : n;
-        size_t from = segment;
-        while (from && out[from - 1] != '/')
-            from--;
-        if (segment - from == 1 && out[from] == '.') {
-            n = from;
-        } else if (segment - from == 2 && out[from] == '.' && out[from + 1] == '.') {
-            n = from ? from - 1 : 0;
-            while (n && out[n - 1] != '/')
-                n--;
-            if (n == 0)
-                out[n++] = '/';
-        }
-    }
-    return n;
-}
-
 static bool path_hits(const struct ep_authorize_config *r, struct ep_str path)
 {
     ptrdiff_t query = ep_str_find(path, '?', 0);
@@ -109,7 +72,7 @@ static bool path_hits(const struct ep_authorize_config *r, struct ep_str path)
         return deny ? true : false;
     if (written == deny)
         return written;
-    return any_glob(&r->paths, ep_str_n(buffer, meant(path, buffer)));
+    return any_glob(&r->paths, ep_str_n(buffer, ep_path_meant(path, buffer)));
 }
 
 static bool host_hits(const struct ep_authorize_config *r, struct ep_str host)
@@ -179,6 +142,33 @@ static bool is_unknown(const struct ep_call *c)
     return c->visible != EP_VISIBLE_FULL && (!c->protocol.n || ep_str_eq(c->protocol, EP_STR("http")));
 }
 
+static bool is_of_models(const struct ep_call *c)
+{
+    return ep_str_eq(c->protocol, EP_STR("openai")) || ep_str_eq(c->protocol, EP_STR("anthropic"));
+}
+
+/* A stored prompt brings a model that nobody sees here. */
+static enum ep_authorize_why model_why(const struct ep_authorize_config *r, const struct ep_call *c)
+{
+    bool hidden = is_of_models(c) || (c->visible != EP_VISIBLE_FULL && is_unknown(c));
+
+    if (c->model.n && c->visible == EP_VISIBLE_FULL)
+        return any_glob(&r->models, c->model) ? EP_AUTHORIZE_MATCHES : EP_AUTHORIZE_MODEL;
+    return hidden && r->action == 1 ? EP_AUTHORIZE_MATCHES : EP_AUTHORIZE_MODEL;
+}
+
+static enum ep_authorize_why tool_why(const struct ep_authorize_config *r, const struct ep_call *c)
+{
+    bool deny = r->action == 1;
+
+    if (c->tool.n)
+        return any_glob(&r->tools, c->tool) ? EP_AUTHORIZE_MATCHES : EP_AUTHORIZE_TOOL;
+    /* gRPC and the like are known to name no tool; of an MCP or unknown body that wasn't read nobody knows. */
+    if (c->visible != EP_VISIBLE_FULL && (is_unknown(c) || ep_str_eq(c->protocol, EP_STR("mcp"))))
+        return deny ? EP_AUTHORIZE_MATCHES : EP_AUTHORIZE_TOOL;
+    return !deny && is_lifecycle(c) ? EP_AUTHORIZE_MATCHES : EP_AUTHORIZE_TOOL;
+}
+
 static enum ep_authorize_why call_why(const struct ep_authorize_config *r, const struct ep_call *c)
 {
     bool deny = r->action == 1;
@@ -189,29 +179,19 @@ static enum ep_authorize_why call_why(const struct ep_authorize_config *r, const
         if (!any_glob(&r->protocols, c->protocol))
             return EP_AUTHORIZE_PROTOCOL;
     }
-    if (!r->tools.n)
-        return EP_AUTHORIZE_MATCHES;
-    if (c->tool.n)
-        return any_glob(&r->tools, c->tool) ? EP_AUTHORIZE_MATCHES : EP_AUTHORIZE_TOOL;
-    /* gRPC and the like are known to name no tool; of an MCP or unknown body that wasn't read nobody knows. */
-    if (c->visible != EP_VISIBLE_FULL && (is_unknown(c) || ep_str_eq(c->protocol, EP_STR("mcp"))))
-        return deny ? EP_AUTHORIZE_MATCHES : EP_AUTHORIZE_TOOL;
-    return !deny && is_lifecycle(c) ? EP_AUTHORIZE_MATCHES : EP_AUTHORIZE_TOOL;
+    if (r->tools.n && tool_why(r, c) != EP_AUTHORIZE_MATCHES)
+        return EP_AUTHORIZE_TOOL;
+    return r->models.n ? model_why(r, c) : EP_AUTHORIZE_MATCHES;
 }
 
 /* --- the verdict --- */
-
-static bool needs_call(const struct ep_authorize_config *r)
-{
-    return r->protocols.n || r->tools.n;
-}
 
 enum ep_authorize_why ep_authorize_rule(const struct ep_authorize_config *r, const struct ep_authorize_question *q,
                                         bool with_call)
 {
     enum ep_authorize_why why = head_why(r, q);
 
-    return why || !with_call || !needs_call(r) ? why : call_why(r, q->call);
+    return why || !with_call || !ep_authorize_needs_call(r) ? why : call_why(r, q->call);
 }
 
 struct ep_authorize_verdict ep_authorize_judge(const struct ep_authorize *a, const struct ep_authorize_question *q,
@@ -221,7 +201,7 @@ struct ep_authorize_verdict ep_authorize_judge(const struct ep_authorize *a, con
 
     for (size_t i = 0; i < a->n; i++) {
         const struct ep_authorize_config *r = &a->rules[i];
-        if (r->action == 1 && (with_call || !needs_call(r)) && ep_authorize_rule(r, q, with_call) == EP_AUTHORIZE_MATCHES)
+        if (r->action == 1 && (with_call || !ep_authorize_needs_call(r)) && ep_authorize_rule(r, q, with_call) == EP_AUTHORIZE_MATCHES)
             return (struct ep_authorize_verdict){true, (int)i};
     }
     if (!a->any_allow)

@@ -1,8 +1,8 @@
 /* The `authorize` rules of a listener: who may call what. Deny rules go first; then, when there are allow rules, one of
  * them must match.
  *
- * Rules that look at the head alone are judged by `identity`, before a body is read; rules that name protocols or
- * tools need the call, and are judged by `agent` once it knows it. Both filters hold one of these. */
+ * Rules that look at the head alone are judged by `identity`, before a body is read; rules that name protocols, tools or
+ * models need the call, and are judged by `agent` once it knows it. Both filters hold one of these. */
 #ifndef EP_FILTERS_AUTHORIZE_H
 #define EP_FILTERS_AUTHORIZE_H
 
@@ -33,6 +33,7 @@ enum ep_authorize_why {
     EP_AUTHORIZE_PATH,
     EP_AUTHORIZE_PROTOCOL,
     EP_AUTHORIZE_TOOL,
+    EP_AUTHORIZE_MODEL,
 };
 
 struct ep_authorize_verdict {
@@ -44,7 +45,7 @@ struct ep_authorize {
     const struct ep_authorize_config *rules;
     size_t n;
     bool any_allow;
-    bool needs_call;            /* a rule names protocols or tools */
+    bool needs_call;            /* a rule names protocols, tools or models */
     uint64_t *allowed, *denied; /* ephor_authorize_total; NULL without statistics */
 };
 
@@ -57,6 +58,8 @@ enum ep_authorize_why ep_authorize_rule(const struct ep_authorize_config *r, con
 /* The verdict, without a stream. */
 struct ep_authorize_verdict ep_authorize_judge(const struct ep_authorize *a, const struct ep_authorize_question *q,
                                                enum ep_authorize_phase phase);
+/* Whether the rule says anything of the call. */
+bool ep_authorize_needs_call(const struct ep_authorize_config *r);
 /* The verdict alone, of this call: for tests. True: refused. */
 bool ep_authorize_denies(const struct ep_authorize *a, const struct ep_stream *s, const struct ep_call *call,
                          enum ep_authorize_phase phase);
@@ -68,7 +71,7 @@ bool ep_chain_has(const struct ep_listener_config *c, struct ep_str name);
 
 /* --- which rule decides, and why: authorize_explain.c --- */
 
-/* Answers "listener=…&principal=…&method=…&path=…&header.NAME=…&protocol=…&tool=…" (percent-escapes undone) with a JSON
+/* Answers "listener=…&principal=…&method=…&path=…&header.NAME=…&protocol=…&tool=…&model=…" (percent-escapes undone) with a JSON
  * object: decision, rule, where, because, and of each rule in the order of judging whether it matches and why not.
  * `listeners`: of struct ep_listener_config. `file`: of the configuration. False with err: the question is no good. */
 bool ep_authorize_explain(const struct ep_vec *listeners, const char *file, struct ep_str query, struct ep_json *out,

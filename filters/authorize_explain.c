@@ -7,8 +7,8 @@
 
 #define HEADERS_MAX 64u
 
-enum key { LISTENER, PRINCIPAL, METHOD, HOST, PATH, PROTOCOL, TOOL, CALL, VISIBLE, KEYS };
-static const char *const keys[KEYS] = {"listener", "principal", "method", "host", "path", "protocol", "tool", "call", "visible"};
+enum key { LISTENER, PRINCIPAL, METHOD, HOST, PATH, PROTOCOL, TOOL, MODEL, CALL, VISIBLE, KEYS };
+static const char *const keys[KEYS] = {"listener", "principal", "method", "host", "path", "protocol", "tool", "model", "call", "visible"};
 
 struct question {
     struct ep_chunk_pool chunks;
@@ -74,7 +74,7 @@ static bool take(struct question *x, struct ep_str part, struct ep_error *err)
         }
     const char *near = ep_nearest(name, keys, KEYS);
     return ep_error_set(err, "there is no key '%.*s'%s%s%s; there are listener, principal, method, host, path, header.NAME, protocol, "
-                             "tool, call, visible",
+                             "tool, model, call, visible",
                         (int)EP_MIN(name.n, 64u), name.p, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
@@ -83,16 +83,17 @@ static struct ep_str given_or(const struct question *x, enum key k, const char *
     return x->given[k].p ? x->given[k] : ep_str(preset);
 }
 
-/* What isn't said is what it most likely is: a tool is called by MCP, and by POST. */
+/* What isn't said is what it most likely is: a tool is called by MCP, a model asked by OpenAI's API, and both by POST. */
 static bool complete(struct question *x, struct ep_error *err)
 {
     static const char *const visible[] = {"full", "headers", "none"};
-    struct ep_str protocol = given_or(x, PROTOCOL, x->given[TOOL].n || x->given[CALL].n ? "mcp" : "http");
+    struct ep_str protocol = given_or(x, PROTOCOL, x->given[MODEL].n ? "openai" : x->given[TOOL].n || x->given[CALL].n ? "mcp" : "http");
     bool mcp = ep_str_eq(protocol, EP_STR("mcp")), tcp = ep_str_eq(protocol, EP_STR("tcp")), known = false;
     struct ep_str seen = given_or(x, VISIBLE, tcp ? "none" : "full");
 
     x->call.protocol = protocol;
     x->call.tool = given_or(x, TOOL, "");
+    x->call.model = given_or(x, MODEL, "");
     for (unsigned i = 0; i < EP_COUNT(visible); i++)
         if (ep_str_eq(seen, ep_str(visible[i]))) {
             x->call.visible = (enum ep_visible)i;
@@ -150,7 +151,7 @@ static struct ep_str because(struct question *x, const struct ep_authorize_confi
 
     switch (why) {
     case EP_AUTHORIZE_MATCHES:
-        return hidden && (r->protocols.n || r->tools.n) && r->action == 1 ? EP_STR("matches: of a call that can't be seen a deny rule "
+        return hidden && ep_authorize_needs_call(r) && r->action == 1 ? EP_STR("matches: of a call that can't be seen a deny rule "
                                                                                    "takes the worst")
                                                                           : EP_STR("matches");
     case EP_AUTHORIZE_PRINCIPAL:
@@ -170,6 +171,10 @@ static struct ep_str because(struct question *x, const struct ep_authorize_confi
         return hidden ? EP_STR("the call can't be seen, and the rule names protocols")
                       : ep_arena_printf(a, "protocol '%.*s' is none of %.*s", EP_STR_ARG(x->call.protocol),
                                         EP_STR_ARG(list_of(a, &r->protocols)));
+    case EP_AUTHORIZE_MODEL:
+        return x->call.model.n && !hidden ? ep_arena_printf(a, "model '%.*s' is none of %.*s", EP_STR_ARG(x->call.model),
+                                                            EP_STR_ARG(list_of(a, &r->models)))
+                                          : EP_STR("no model can be seen, and the rule names models");
     case EP_AUTHORIZE_TOOL:
         break;
     }

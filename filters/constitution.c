@@ -8,7 +8,7 @@
  *
  * Between ephors x-ephor-constitution says which text is enforced. It is believed of a peer whose identity was verified,
  * and goes no further: the router sends ours to such peers only. DESIGN.md section 8. */
-#include "agent/bus_hash.h"
+#include "agent/bus.h"
 #include "authorize.h"
 #include "filter/chain.h"
 #include "filter/charter.h"

@@ -87,6 +87,18 @@ static void take_accept(struct ep_call *c, struct ep_agent_head *h, struct ep_st
     }
 }
 
+/* Most paths are what they say. */
+static struct ep_str meant(struct ep_arena *arena, struct ep_str path)
+{
+    char *out;
+
+    if (EP_LIKELY(ep_str_find(path, '%', 0) < 0 && ep_str_search(path, EP_STR("//")) < 0 &&
+                  ep_str_search(path, EP_STR("/.")) < 0 && ep_str_find(path, '\\', 0) < 0))
+        return path;
+    out = ep_arena_alloc(arena, path.n);
+    return target(ep_str_n(out, ep_path_meant(path, out)));
+}
+
 static void read_head(struct ep_stream *s, struct ep_agent_head *h)
 {
     const struct ep_headers *t = &s->request.headers;
@@ -100,6 +112,7 @@ static void read_head(struct ep_stream *s, struct ep_agent_head *h)
             break;
         case EP_HDR_PATH:
             h->path = target(value);
+            h->meant = meant(&s->arena, h->path);
             break;
         case EP_HDR_ACCEPT:
             accept = true;
@@ -397,7 +410,6 @@ static enum ep_step request_body(struct ep_stream *s, void *state_, struct ep_bo
     }
     if (json.duplicate || looks_like_a_call(&json)) /* two readers would read two bodies */
         return blind(s, EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN);
-    ep_agent_bus_message(&s->call, &json);
     return judge(s);
 }
 

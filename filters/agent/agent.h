@@ -13,6 +13,7 @@
 /* What the protocols look at in a head, found in one pass over it. */
 struct ep_agent_head {
     struct ep_str method, path; /* path without query and without one slash at its end */
+    struct ep_str meant;        /* the path as a lenient server may take it (ep_path_meant) */
     struct ep_str content_type;
     struct ep_codings codings; /* of the body */
     struct ep_str mcp_version, mcp_session, mcp_method, mcp_name, anthropic_version;
@@ -42,9 +43,6 @@ struct ep_agent_protocol {
 bool ep_agent_tenant(struct ep_stream *s);
 /* What `{tenant}` of the pattern stands for in an ID; empty: it doesn't fit. */
 struct ep_str ep_agent_tenant_of(struct ep_str pattern, struct ep_str id);
-
-/* bus.c: true when it is a message of the agent bus, whose record is then filled. */
-bool ep_agent_bus_message(struct ep_call *c, const struct ep_scan *json);
 
 #define X(symbol) extern const struct ep_agent_protocol ep_agent_##symbol;
 #include "agent/protocols.def"
@@ -91,13 +89,6 @@ enum ep_agent_verdict ep_agent_bad_request(struct ep_stream *s, const char *code
 struct ep_json;
 void ep_agent_llm_answer(const struct ep_refusal *r, struct ep_str body, struct ep_str id_header, struct ep_str id,
                          struct ep_arena *arena, struct ep_answer *out);
-/* What the model is asked, raw: messages, input or prompt; empty: none of them. */
-static inline struct ep_str ep_agent_llm_prompt(const struct ep_scan_message *m)
-{
-    const struct ep_scan_value *v = m->messages.kind ? &m->messages : m->input.kind ? &m->input : &m->prompt;
-
-    return v->kind ? ep_agent_str(v->raw) : (struct ep_str){NULL, 0};
-}
 /* The end of a path, at a border of a segment: "/v1/messages" of "/x/v1/messages". */
 bool ep_agent_path_ends(struct ep_str path, struct ep_str suffix);
 

@@ -2,6 +2,7 @@
  * the status; in a stream by an event named error, without whose name the SDKs skip it. AGENTS.md section 5. */
 #include "agent/agent.h"
 
+#include "agent/model.h"
 #include "observe/json.h"
 
 static const struct {
@@ -17,7 +18,7 @@ static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head 
     if (!h->post)
         return EP_AGENT_NO;
     for (size_t i = 0; i < EP_COUNT(paths); i++) {
-        if (ep_agent_path_ends(h->path, paths[i].suffix)) {
+        if (ep_agent_path_ends(h->path, paths[i].suffix) || ep_agent_path_ends(h->meant, paths[i].suffix)) {
             s->call.method = paths[i].method;
             s->call.version = h->anthropic_version;
             return EP_AGENT_BODY;
@@ -26,18 +27,36 @@ static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head 
     return EP_AGENT_NO;
 }
 
+static enum ep_agent_verdict batch(struct ep_stream *s, struct ep_str requests)
+{
+    bool too_many;
+
+    if (ep_model_fill_batch(&s->call, requests, &s->arena, &too_many))
+        return EP_AGENT_MINE;
+    if (!too_many)
+        return ep_agent_bad_request(s, "agent.malformed", EP_STR("a request of the batch can't be read"), 0);
+    s->call.visible = EP_VISIBLE_HEADERS;
+    s->call.blind = EP_BLIND_TOO_LARGE;
+    s->call.next = NULL;
+    return EP_AGENT_MINE;
+}
+
 static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_head *h, const struct ep_scan *json,
                                   bool claimed)
 {
     const struct ep_scan_message *m = json->first;
+    bool is_batch = ep_str_eq(s->call.method, EP_STR("messages/batches")) && m && m->requests.kind == EP_SCAN_ARRAY;
 
-    if (!claimed || json->batch || (m->model.kind != EP_SCAN_STRING && !h->anthropic_version.n))
+    if (!claimed || json->batch ||
+        (m->model.kind != EP_SCAN_STRING && !h->anthropic_version.n && !is_batch && !m->ambiguous_model))
         return EP_AGENT_NOT_MINE;
     if (json->duplicate)
         return ep_agent_bad_request(s, "agent.duplicate_key", EP_STR("duplicate key"), 0);
-    s->call.model = m->model.kind == EP_SCAN_STRING ? ep_agent_str(m->model.text) : (struct ep_str){NULL, 0};
-    s->call.prompt_raw = ep_agent_llm_prompt(m);
-    s->call.stream = m->stream.kind == EP_SCAN_BOOL && m->stream.raw.n == 4;
+    if (m->ambiguous_model)
+        return ep_agent_bad_request(s, "agent.malformed", EP_STR("a key in another case than the API's"), 0);
+    if (is_batch)
+        return batch(s, ep_agent_str(m->requests.raw));
+    ep_model_fill(&s->call, m, &s->arena);
     return EP_AGENT_MINE;
 }
 

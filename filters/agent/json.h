@@ -50,12 +50,19 @@ struct ep_scan_message {
     struct ep_scan_value jsonrpc, id, method, params, result, error;      /* JSON-RPC */
     struct ep_scan_value name, arguments, uri, task_id, protocol_version; /* of params */
     struct ep_scan_value meta_version; /* params._meta["io.modelcontextprotocol/protocolVersion"] */
-    struct ep_scan_value model, stream, messages, input, prompt; /* language models */
-    struct ep_scan_value message_type, priority, impact_score, from_agent, sender_id, sender; /* the agent bus */
+    /* language models */
+    struct ep_scan_value model, stream, background, system, instructions, messages, input, prompt;
+    struct ep_scan_value tools, functions, mcp_servers, max_tokens, max_completion_tokens, max_output_tokens;
+    struct ep_scan_value choices /* "n" */, user, safety_identifier, metadata, previous_response_id, conversation, requests;
+    /* the agent bus */
+    struct ep_scan_value message_type, message_id, conversation_id, priority, impact_score, tenant_id, constitutional_hash;
+    struct ep_scan_value from_agent, sender_id, sender, to_agent, recipient, content, payload;
+    struct ep_scan_value source_agent_id, target_agent_id; /* of routing */
     bool is_object;                                              /* an element of a batch may be anything */
     bool ambiguous;        /* "Params" for "params" among the members of JSON-RPC … */
     bool ambiguous_method; /* … and it was "method" or "jsonrpc", which alone make a message of it */
     bool ambiguous_params; /* … or "Name" for "name" among the judged ones of params */
+    bool ambiguous_model;  /* … or "Model" for "model" among those of a language model */
     struct ep_scan_message *next;
 };
 

@@ -1,9 +1,10 @@
-/* OpenAI's API and all that speak it: known by the end of the path, and by a body that names a model.
+/* OpenAI's API and all that speak it: known by the end of the path, and by a body that names a model or asks something.
  *
  * A refusal is 403 with the error object, also when a stream was asked for: 200 with an error is taken for an answer.
  * What SDKs would retry carries x-should-retry: false. AGENTS.md section 4. */
 #include "agent/agent.h"
 
+#include "agent/model.h"
 #include "observe/json.h"
 
 static const struct {
@@ -12,6 +13,7 @@ static const struct {
     {EP_STR_INIT("/chat/completions"), EP_STR_INIT("chat/completions")},
     {EP_STR_INIT("/responses"), EP_STR_INIT("responses")},
     {EP_STR_INIT("/responses/compact"), EP_STR_INIT("responses/compact")},
+    {EP_STR_INIT("/responses/input_tokens"), EP_STR_INIT("responses/input_tokens")},
     {EP_STR_INIT("/embeddings"), EP_STR_INIT("embeddings")},
     {EP_STR_INIT("/completions"), EP_STR_INIT("completions")},
 };
@@ -21,7 +23,7 @@ static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head 
     if (!h->post)
         return EP_AGENT_NO;
     for (size_t i = 0; i < EP_COUNT(paths); i++) {
-        if (ep_agent_path_ends(h->path, paths[i].suffix)) {
+        if (ep_agent_path_ends(h->path, paths[i].suffix) || ep_agent_path_ends(h->meant, paths[i].suffix)) {
             s->call.method = paths[i].method;
             return EP_AGENT_BODY;
         }
@@ -29,19 +31,41 @@ static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head 
     return EP_AGENT_NO;
 }
 
+/* Azure: /openai/deployments/NAME/chat/completions, where NAME is the model whatever the body says. */
+static struct ep_str deployment(struct ep_str path)
+{
+    struct ep_str mark = EP_STR("/openai/deployments/"), name = {NULL, 0};
+    ptrdiff_t at = ep_str_search(path, mark), slash;
+
+    if (at < 0)
+        return name;
+    name = ep_str_n(path.p + at + mark.n, path.n - (size_t)at - mark.n);
+    slash = ep_str_find(name, '/', 0);
+    return slash < 0 ? (struct ep_str){NULL, 0} : ep_str_n(name.p, (size_t)slash);
+}
+
+/* It asks something: a stored prompt or an earlier response brings its own model. */
+static bool asks(const struct ep_scan_message *m)
+{
+    return m->model.kind == EP_SCAN_STRING || m->messages.kind == EP_SCAN_ARRAY || m->input.kind > EP_SCAN_NULL ||
+           m->prompt.kind > EP_SCAN_NULL || m->previous_response_id.kind == EP_SCAN_STRING;
+}
+
 static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_head *h, const struct ep_scan *json,
                                   bool claimed)
 {
     const struct ep_scan_message *m = json->first;
+    struct ep_str name = deployment(h->meant);
 
-    (void)h;
-    if (!claimed || json->batch || m->model.kind != EP_SCAN_STRING)
+    if (!claimed || json->batch || (!asks(m) && !m->ambiguous_model))
         return EP_AGENT_NOT_MINE;
     if (json->duplicate)
         return ep_agent_bad_request(s, "agent.duplicate_key", EP_STR("duplicate key"), 0);
-    s->call.model = ep_agent_str(m->model.text);
-    s->call.prompt_raw = ep_agent_llm_prompt(m);
-    s->call.stream = m->stream.kind == EP_SCAN_BOOL && m->stream.raw.n == 4;
+    if (m->ambiguous_model)
+        return ep_agent_bad_request(s, "agent.malformed", EP_STR("a key in another case than the API's"), 0);
+    ep_model_fill(&s->call, m, &s->arena);
+    if (name.n)
+        s->call.model = name;
     return EP_AGENT_MINE;
 }
 

@@ -102,11 +102,11 @@ static bool excluded(const struct ep_chaos_experiment *x, struct ep_str peer)
 
 static bool call_matches(const struct ep_chaos_match *m, struct ep_stream *s)
 {
-    if (!m->protocol.n && !m->method.n && !m->tool.n)
+    if (!m->protocol.n && !m->method.n && !m->tool.n && !m->model.n)
         return true;
     for (const struct ep_call *c = &s->call; c; c = c->next)
         if (hits(m->protocol, c->protocol) && hits(m->method, c->protocol.n ? c->method : ep_stream_method(s)) &&
-            hits(m->tool, c->tool))
+            hits(m->tool, c->tool) && hits(m->model, c->model))
             return true;
     return false;
 }

@@ -22,6 +22,23 @@ static struct ep_str without_query(struct ep_str path)
     return question < 0 ? path : ep_str_n(path.p, (size_t)question);
 }
 
+static struct ep_arena *arena_of(const struct ep_stream *s)
+{
+    return &((struct ep_stream *)(uintptr_t)s)->arena;
+}
+
+const struct ep_model_names *ep_policy_field_list(enum ep_policy_field f, const struct ep_stream *s, const struct ep_call *c)
+{
+    if (!c->to_model || (f != EP_POLICY_TOOLS && f != EP_POLICY_SERVERS))
+        return NULL;
+    return f == EP_POLICY_TOOLS ? ep_model_tools(c->to_model, arena_of(s)) : ep_model_servers(c->to_model, arena_of(s));
+}
+
+static struct ep_str first_of(const struct ep_model_names *names)
+{
+    return names && names->n ? names->v[0] : (struct ep_str){NULL, 0};
+}
+
 struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stream *s, struct ep_call *c)
 {
     switch (f) {
@@ -46,11 +63,14 @@ struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stre
     case EP_POLICY_URI:
         return c->uri;
     case EP_POLICY_PROMPT:
-        if (c->prompt_name.n || !c->prompt_raw.n)
-            return c->prompt_name;
-        if (!c->prompt.p)
-            c->prompt = ep_policy_prompt(c->prompt_raw, &((struct ep_stream *)(uintptr_t)s)->arena);
-        return c->prompt;
+        return c->prompt_name.n || !c->to_model ? c->prompt_name : ep_model_prompt(c->to_model, arena_of(s));
+    case EP_POLICY_TOOLS:
+    case EP_POLICY_SERVERS:
+        return first_of(ep_policy_field_list(f, s, c));
+    case EP_POLICY_USER:
+        return c->to_model ? c->to_model->user : (struct ep_str){NULL, 0};
+    case EP_POLICY_RECIPIENT:
+        return c->recipient;
     case EP_POLICY_PRIORITY:
         return c->priority;
     case EP_POLICY_IMPACT:
@@ -87,6 +107,8 @@ bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *c)
 
     if (f == EP_POLICY_ARGUMENTS || f == EP_POLICY_BODY) /* gRPC is named for sure by its head, and its body isn't read */
         return c->visible == EP_VISIBLE_FULL && c->blind == EP_BLIND_NOT;
+    if (f == EP_POLICY_MODEL && c->to_model && !c->model.n) /* a stored prompt brings its own */
+        return false;
     return c->visible == EP_VISIBLE_FULL || !of_call[f];
 }
 
@@ -104,6 +126,14 @@ static bool any_hit(const struct ep_policy_rule *r, struct ep_str value)
     return false;
 }
 
+static bool list_hit(const struct ep_policy_rule *r, const struct ep_model_names *names)
+{
+    for (unsigned i = 0; i < names->n; i++)
+        if (any_hit(r, names->v[i]))
+            return true;
+    return false;
+}
+
 static bool host_hit(const struct ep_policy_rule *r, struct ep_str value)
 {
     char lower[256];
@@ -117,8 +147,12 @@ static bool host_hit(const struct ep_policy_rule *r, struct ep_str value)
 
 bool ep_policy_rule_holds(const struct ep_policy_rule *r, const struct ep_stream *s, struct ep_call *c)
 {
-    struct ep_str value = ep_policy_field_value(r->field, s, c);
+    const struct ep_model_names *list = ep_policy_field_list(r->field, s, c);
+    struct ep_str value;
 
+    if (list)
+        return list_hit(r, list);
+    value = ep_policy_field_value(r->field, s, c);
     return value.n && (r->field == EP_POLICY_HOST ? host_hit(r, value) : any_hit(r, value));
 }
 

@@ -207,6 +207,7 @@ enum field {
     FIELD_BODY,
     FIELD_REQUEST_BODY,
     FIELD_IMPACT,
+    FIELD_MESSAGE, /* and on: enum ep_policy_message_field */
 };
 
 static const struct {
@@ -228,6 +229,11 @@ static const struct {
     {"request_body", FIELD_REQUEST_BODY},
     {"priority", EP_POLICY_PRIORITY},
     {"impact", FIELD_IMPACT},
+    {"user", EP_POLICY_USER},
+    {"recipient", EP_POLICY_RECIPIENT},
+#define X(id, name) {name, FIELD_MESSAGE + EP_POLICY_MESSAGE_##id},
+    EP_POLICY_MESSAGE_FIELDS(X)
+#undef X
     {"host", EP_POLICY_HOST},
     {"listener", EP_POLICY_LISTENER},
     {"direction", EP_POLICY_DIRECTION},
@@ -364,8 +370,10 @@ static int object_index(lua_State *L)
     int field = (int)lua_tointeger(L, -1);
     if (field < EP_POLICY_FIELD_COUNT)
         ep_lua_push_or_nil(L, ep_policy_field_value((enum ep_policy_field)field, o->s, o->call));
-    else
+    else if (field < FIELD_MESSAGE)
         push_other(L, o, field);
+    else
+        ep_policy_push_message_field(L, o, (enum ep_policy_message_field)(field - FIELD_MESSAGE));
     return 1;
 }
 

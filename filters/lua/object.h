@@ -80,6 +80,29 @@ int ep_policy_delay(lua_State *L);
 int ep_policy_http(lua_State *L);
 #define EP_POLICY_TEST_HTTP "ephor.test.http" /* in the registry: the function of t.http */
 
+/* object_message.c: what calls of language models and messages of the agent bus have beside the common fields. */
+#define EP_POLICY_MESSAGE_FIELDS(X)                                                                                    \
+    X(TOOLS, "tools")                                                                                                  \
+    X(SERVERS, "servers")                                                                                              \
+    X(MEDIA, "media")                                                                                                  \
+    X(STREAM, "stream")                                                                                                \
+    X(BACKGROUND, "background")                                                                                        \
+    X(MAX_TOKENS, "max_tokens")                                                                                        \
+    X(N, "n")                                                                                                          \
+    X(PREVIOUS, "previous")                                                                                            \
+    X(CONVERSATION, "conversation")                                                                                    \
+    X(HASH, "hash")                                                                                                    \
+    X(CLAIMED_TENANT, "claimed_tenant")
+enum ep_policy_message_field {
+#define X(id, name) EP_POLICY_MESSAGE_##id,
+    EP_POLICY_MESSAGE_FIELDS(X)
+#undef X
+        EP_POLICY_MESSAGE_FIELD_COUNT
+};
+void ep_policy_push_message_field(lua_State *L, struct ep_policy_object *o, enum ep_policy_message_field f);
+/* The same of a table, as t.call has them. Raises. */
+void ep_policy_read_message_fields(lua_State *L, int table, struct ep_call *c, struct ep_arena *arena);
+
 /* actions.c */
 int ep_policy_route_to(lua_State *L);
 int ep_policy_meter(lua_State *L);

@@ -6,6 +6,7 @@
 #ifndef EP_LUA_POLICY_H
 #define EP_LUA_POLICY_H
 
+#include "agent/model.h"
 #include "filter/chain.h"
 #include "filter/policies_config.h"
 #include "lua/host.h"
@@ -28,6 +29,10 @@
     X(TENANT, "tenant", false)                                                                                         \
     X(SERVICE, "service", true)                                                                                        \
     X(URI, "uri", true)                                                                                                \
+    X(TOOLS, "tools", true)                                                                                            \
+    X(SERVERS, "servers", true)                                                                                        \
+    X(USER, "user", true)                                                                                              \
+    X(RECIPIENT, "recipient", true)                                                                                    \
     X(PRIORITY, "priority", true)                                                                                      \
     X(IMPACT, "impact", true)                                                                                          \
     X(PROMPT, "prompt", true)                                                                                          \
@@ -260,9 +265,11 @@ void ep_policy_life_json(const struct ep_policy *p, struct ep_json *j);
 /* Fills a refusal from a verdict that refuses. */
 void ep_policy_refuse(struct ep_stream *s, const struct ep_policy *p, const struct ep_policy_verdict *v);
 
-/* The value of a field; empty when absent. */
+/* The value of a field, of a list its first; empty when absent. */
 struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stream *s, struct ep_call *call);
 const char *ep_policy_field_name(enum ep_policy_field f);
+/* What a language model is offered: of EP_POLICY_TOOLS and _SERVERS; NULL: this field is no list, or the call has none. */
+const struct ep_model_names *ep_policy_field_list(enum ep_policy_field f, const struct ep_stream *s, const struct ep_call *call);
 /* False when the value may be there and can't be seen. */
 bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *call);
 
@@ -276,9 +283,6 @@ bool ep_policy_rule_holds(const struct ep_policy_rule *r, const struct ep_stream
 bool ep_policies_foresee(struct ep_stream *s, struct ep_call *call, uint32_t unknown, uint64_t *budget_ns);
 /* Whether there are policies to ask. */
 bool ep_policies_judge(const struct ep_stream *s);
-
-/* prompt.c: all text in the JSON that a language model is asked. */
-struct ep_str ep_policy_prompt(struct ep_str json, struct ep_arena *arena);
 
 /* For /policies: an array of all policies of this worker; called in the worker. */
 void ep_policies_json(struct ep_worker *w, struct ep_json *j);

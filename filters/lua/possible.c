@@ -7,22 +7,23 @@
 #include "base/schema.h"
 
 #define F(field) (1u << EP_POLICY_##field)
-#define BUS      (F(PRIORITY) | F(IMPACT))
+#define BUS      (F(PRIORITY) | F(IMPACT) | F(RECIPIENT))
+#define ASKED    (F(TOOLS) | F(SERVERS) | F(USER)) /* of a language model */
 
 /* The fields that calls of a protocol never have. A protocol that gets a new field loses it here; test_agent.c looks. */
 static const struct {
     const char *name;
     uint32_t never;
 } protocols[] = {
-    {"mcp", F(MODEL) | F(SERVICE) | BUS},
-    {"a2a", BUS},
-    {"grpc", F(TOOL) | F(MODEL) | F(URI) | F(PROMPT) | F(ARGUMENTS) | F(BODY) | F(TASK) | BUS},
+    {"mcp", F(MODEL) | F(SERVICE) | BUS | ASKED},
+    {"a2a", BUS | ASKED},
+    {"grpc", F(TOOL) | F(MODEL) | F(URI) | F(PROMPT) | F(ARGUMENTS) | F(BODY) | F(TASK) | BUS | ASKED},
     {"openai", F(URI) | F(SERVICE) | F(TOOL) | F(ARGUMENTS) | F(TASK) | BUS},
     {"anthropic", F(URI) | F(SERVICE) | F(TOOL) | F(ARGUMENTS) | F(TASK) | BUS},
-    {"acgs2", 0},
-    {"http", F(TOOL) | F(MODEL) | F(TASK) | F(SERVICE) | F(URI) | F(PROMPT) | F(ARGUMENTS) | BUS},
+    {"acgs2", ASKED},
+    {"http", F(TOOL) | F(MODEL) | F(TASK) | F(SERVICE) | F(URI) | F(PROMPT) | F(ARGUMENTS) | BUS | ASKED},
     {"tcp", F(METHOD) | F(TOOL) | F(MODEL) | F(AGENT) | F(TASK) | F(SESSION) | F(SERVICE) | F(URI) |
-                F(PROMPT) | F(ARGUMENTS) | F(BODY) | F(PATH) | BUS},
+                F(PROMPT) | F(ARGUMENTS) | F(BODY) | F(PATH) | BUS | ASKED},
 };
 #define ALL ((1u << EP_COUNT(protocols)) - 1)
 #define MCP 1u

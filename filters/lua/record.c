@@ -281,7 +281,43 @@ static void headers(struct ep_recorder *r, const struct ep_headers *h)
     ep_json_array_end(j);
 }
 
-static void call(struct ep_recorder *r, const struct ep_call *c)
+static void names(struct ep_json *j, const char *key, const struct ep_model_names *v)
+{
+    ep_json_key(j, key);
+    ep_json_array(j);
+    for (unsigned i = 0; i < v->n; i++)
+        ep_json_str(j, v->v[i]);
+    ep_json_array_end(j);
+}
+
+/* What a language model is asked: as policies see it, since a replay has no scanner. */
+static void asked(struct ep_recorder *r, const struct ep_call *c, struct ep_arena *arena)
+{
+    struct ep_model_request *m = c->to_model;
+    struct ep_json *j = &r->scratch;
+    const unsigned *media;
+
+    if (!m)
+        return;
+    media = ep_model_media(m, arena);
+    field(r, "prompt", ep_model_prompt(m, arena));
+    field(r, "max_tokens", m->max_tokens);
+    field(r, "n", m->choices);
+    field(r, "user", m->user);
+    field(r, "previous", m->previous);
+    if (m->background)
+        ep_json_kbool(j, "background", true);
+    names(j, "tools", ep_model_tools(m, arena));
+    names(j, "servers", ep_model_servers(m, arena));
+    ep_json_key(j, "media");
+    ep_json_object(j);
+    for (int i = 0; i < EP_MODEL_MEDIA; i++)
+        if (media[i])
+            ep_json_kuint(j, ep_model_media_name((enum ep_model_media)i), media[i]);
+    ep_json_object_end(j);
+}
+
+static void call(struct ep_recorder *r, const struct ep_call *c, struct ep_arena *arena)
 {
     static const char *const visible[] = {"full", "headers", "none"};
     struct ep_json *j = &r->scratch;
@@ -301,6 +337,15 @@ static void call(struct ep_recorder *r, const struct ep_call *c)
     field(r, "id", c->id_text.n ? c->id_text : c->id_raw);
     field(r, "arguments", c->arguments);
     field(r, "body", c->body);
+    asked(r, c, arena);
+    field(r, "recipient", c->recipient);
+    field(r, "conversation", c->conversation);
+    field(r, "hash", c->hash);
+    field(r, "claimed_tenant", c->claimed_tenant);
+    field(r, "priority", c->priority);
+    field(r, "impact", c->impact);
+    if (c->stream)
+        ep_json_kbool(j, "stream", true);
     if (c->notification)
         ep_json_kbool(j, "notification", true);
     if (c->visible != EP_VISIBLE_FULL)
@@ -344,13 +389,13 @@ static void request(struct ep_recorder *r, struct ep_stream *s)
         ep_json_object_end(j);
     }
     headers(r, &s->request.headers);
-    call(r, &s->call);
+    call(r, &s->call, &s->arena);
     if (s->call.batch) {
         ep_json_key(j, "batch");
         ep_json_array(j);
         for (const struct ep_call *c = s->call.next; c; c = c->next) {
             ep_json_object(j);
-            call(r, c);
+            call(r, c, &s->arena);
             ep_json_object_end(j);
         }
         ep_json_array_end(j);

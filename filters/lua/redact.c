@@ -166,7 +166,7 @@ static bool is_name_of_call(const struct ep_call *c, struct ep_str s)
 {
     for (; c; c = c->next) {
         const struct ep_str names[] = {c->method,      c->tool, c->uri,     c->prompt_name, c->model,
-                                       c->agent,       c->task, c->session, c->id_text,     c->service};
+                                       c->agent,       c->task, c->session, c->id_text, c->recipient, c->conversation,     c->service};
         for (size_t i = 0; i < EP_COUNT(names); i++)
             if (names[i].n && ep_str_eq(names[i], s))
                 return true;

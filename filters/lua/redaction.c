@@ -74,6 +74,17 @@ static bool redact_part(struct ep_policy_set *set, struct ep_policy *p, struct e
     return true;
 }
 
+static bool redact_asked(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, const struct ep_redact_job *of,
+                         struct ep_model_request *asked, struct ep_policy_verdict *v)
+{
+    for (int i = 0; asked && i < EP_MODEL_PARTS; i++)
+        if (!redact_part(set, p, s, of, &asked->raw[i], v))
+            return false;
+    if (asked)
+        ep_model_forget(asked);
+    return true;
+}
+
 /* MCP repeats arguments in headers, for who trusts them. */
 static bool redact_params(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, const struct ep_redact_job *of,
                           struct ep_policy_verdict *v)
@@ -120,9 +131,8 @@ static void redact_call(struct ep_policy_set *set, struct ep_policy *p, struct e
         return;
     if (j.total && !shadow) {
         for (struct ep_call *i = &s->call; i; i = i->next) {
-            if (!redact_part(set, p, s, &j, &i->arguments, v) || !redact_part(set, p, s, &j, &i->prompt_raw, v))
+            if (!redact_part(set, p, s, &j, &i->arguments, v) || !redact_asked(set, p, s, &j, i->to_model, v))
                 return;
-            i->prompt = (struct ep_str){NULL, 0};
             i->body = j.result;
         }
         if (!redact_params(set, p, s, &j, v))

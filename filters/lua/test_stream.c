@@ -108,6 +108,7 @@ static void read_call(lua_State *L, int table, struct ep_call *c, struct ep_aren
     c->arguments = text(L, table, "arguments", arena);
     c->body = text(L, table, "body", arena);
     c->notification = flag(L, table, "notification");
+    ep_policy_read_message_fields(L, table, c, arena);
     read_visible(L, table, c, arena);
 }
 
@@ -137,6 +138,10 @@ static void check_fields(lua_State *L, int table)
         "headers",  "arguments",   "path",   "host",      "peer",   "call",         "listener",
         "visible",  "http_method", "blind",  "direction", "batch",  "notification", "status",
         "route",    "cluster",     "priority", "impact",
+        "user",     "recipient",
+#define X(id, name) name,
+        EP_POLICY_MESSAGE_FIELDS(X)
+#undef X
     };
 
     for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {

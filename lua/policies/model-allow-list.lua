@@ -28,9 +28,6 @@ return policy {
   match = { protocol = { "openai", "anthropic" } },
   needs = { "model" },
   call = function(c)
-    if not c.model then
-      return c:deny("the call names no model")
-    end
     if not listed(c.peer.id, c.model) then
       return c:deny(("the model '%s' is not on the list"):format(c.model:sub(1, 80)))
     end

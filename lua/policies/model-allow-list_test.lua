@@ -27,8 +27,8 @@ t.case("names that a server may take for another are refused", function()
   end
 end)
 
-t.case("a call without a model is refused", function()
-  t.denied(call(nil), "names no model")
+t.case("a call without a model, which a stored prompt brings, is refused", function()
+  t.denied(call(nil), "can't see")
 end)
 
 t.case("what can't be seen is refused, what is no model's call is none of its business", function()

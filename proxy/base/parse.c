@@ -195,3 +195,46 @@ const char *ep_nearest(struct ep_str given, const char *const *names, size_t n)
     }
     return best;
 }
+
+/* --- paths --- */
+
+static int hex(char c)
+{
+    c = ep_lower(c);
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+size_t ep_path_meant(struct ep_str path, char *out)
+{
+    size_t n = 0, segment;
+
+    for (size_t i = 0; i < path.n; i++) {
+        char c = path.p[i];
+        if (c == '%' && path.n - i > 2 && hex(path.p[i + 1]) >= 0 && hex(path.p[i + 2]) >= 0) {
+            c = (char)(hex(path.p[i + 1]) << 4 | hex(path.p[i + 2]));
+            i += 2;
+        }
+        if (c == '\\')
+            c = '/';
+        if (c == '/' && n && out[n - 1] == '/')
+            continue;
+        out[n++] = c;
+        if (i + 1 < path.n && c != '/')
+            continue;
+        /* at the end of a segment, or of all */
+        segment = c == '/' ? n - 1 : n;
+        size_t from = segment;
+        while (from && out[from - 1] != '/')
+            from--;
+        if (segment - from == 1 && out[from] == '.') {
+            n = from;
+        } else if (segment - from == 2 && out[from] == '.' && out[from + 1] == '.') {
+            n = from ? from - 1 : 0;
+            while (n && out[n - 1] != '/')
+                n--;
+            if (n == 0)
+                out[n++] = '/';
+        }
+    }
+    return n;
+}

@@ -37,6 +37,10 @@ struct ep_cidr {
 bool ep_cidr_parse(struct ep_str s, struct ep_cidr *out); /* "10.0.0.0/8", "::1/128", a bare address too */
 bool ep_cidr_contains(const struct ep_cidr *c, const struct ep_addr *a);
 
+/* What a lenient server may take a path (without query) for: percent-escapes undone, slashes that repeat folded, "." and
+ * ".." resolved, a backslash as a slash. `out` has room for path.n bytes. Returns the length. */
+size_t ep_path_meant(struct ep_str path, char *out);
+
 /* Closest of n names to `given` by edit distance, or NULL when none is near: "did you mean". */
 const char *ep_nearest(struct ep_str given, const char *const *names, size_t n);
 

@@ -55,7 +55,7 @@ static const struct argp argp = {
     .parser = parse,
     .args_doc = "KEY=VALUE...",
     .doc = "Says which authorize rule decides for a call, and why the others don't. Keys: listener, principal, method, host, path, "
-           "header.NAME, protocol, tool, call (a method of MCP), visible (full, headers, none).\v"
+           "header.NAME, protocol, tool, model, call (a method of MCP), visible (full, headers, none).\v"
            "Exit status: 0 allowed, 1 denied, 2 wrong usage, 3 there is no answer.",
 };
 

@@ -7,6 +7,7 @@
 
 struct ep_stream;
 struct ep_refusal;
+struct ep_model_request; /* agent/model.h */
 
 enum ep_visible { EP_VISIBLE_FULL, EP_VISIBLE_HEADERS, EP_VISIBLE_NONE };
 enum ep_blind_reason {
@@ -26,9 +27,10 @@ struct ep_call {
     struct ep_str id_raw;     /* the JSON-RPC id's bytes, verbatim, quotes included; empty: a notification */
     struct ep_str impact;     /* raw JSON number, 0.0 to 1.0; empty: none */
     struct ep_str arguments;  /* raw JSON; empty: none */
-    struct ep_str prompt_raw; /* what a language model is asked, raw JSON: messages, input or prompt; empty: none */
-    struct ep_str prompt;     /* its text, made when it is first asked for */
+    struct ep_model_request *to_model; /* what a language model is asked; NULL: this is for none */
     struct ep_str priority;   /* of a message of the agent bus: low, normal, high, critical; empty: none */
+    struct ep_str recipient, conversation, hash; /* of such a message: to whom, of what, the constitution it names */
+    struct ep_str claimed_tenant; /* … and the tenant that it says it is of: nobody has verified that */
     struct ep_str body;       /* whole body when it was read; empty: not */
     bool notification, batch, stream;
     bool wants_sse, wants_json;    /* what Accept lists */

@@ -32,6 +32,7 @@ static const struct ep_field match_fields[] = {
      .offset = MATCH(method),
      .help = "Method of the call (glob): tools/call; of plain HTTP the HTTP method."},
     {.key = "tool", .type = EP_TYPE_STR, .offset = MATCH(tool), .help = "Tool of the call (glob)."},
+    {.key = "model", .type = EP_TYPE_STR, .offset = MATCH(model), .help = "Language model that is asked (glob)."},
     {.key = "path", .type = EP_TYPE_STR, .offset = MATCH(path), .help = "Path without query (glob)."},
     {.key = "principal",
      .type = EP_TYPE_STR,

@@ -12,7 +12,7 @@ enum ep_chaos_distribution { EP_CHAOS_FIXED, EP_CHAOS_UNIFORM, EP_CHAOS_EXPONENT
 
 struct ep_chaos_match {
     int direction;                                                  /* enum ep_chaos_direction */
-    struct ep_str cluster, protocol, method, tool, path, principal; /* globs; empty: any */
+    struct ep_str cluster, protocol, method, tool, model, path, principal; /* globs; empty: any */
 };
 
 struct ep_chaos_delay {

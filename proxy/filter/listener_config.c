@@ -240,6 +240,11 @@ static const struct ep_field authorize_fields[] = {
      .item = EP_TYPE_STR,
      .offset = AUTHORIZE(tools),
      .help = "Tools of the call (globs)."},
+    {.key = "models",
+     .type = EP_TYPE_LIST,
+     .item = EP_TYPE_STR,
+     .offset = AUTHORIZE(models),
+     .help = "Language models that the call asks (globs)."},
 };
 
 const struct ep_schema ep_authorize_schema =

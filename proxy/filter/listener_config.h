@@ -41,7 +41,7 @@ struct ep_route_config {
 struct ep_authorize_config {
     struct ep_vec principals, methods, paths, hosts; /* of ep_str globs; empty: any */
     struct ep_vec headers;                           /* of ep_pair: name -> glob */
-    struct ep_vec protocols, tools;                  /* of ep_str globs, of the call */
+    struct ep_vec protocols, tools, models;          /* of ep_str globs, of the call */
     int action;                                      /* 0 allow, 1 deny */
     struct ep_where where;                           /* in the file; line 0: not known */
 };

@@ -3,7 +3,7 @@
  * simdjson (filters/agent/json.h). */
 #include "observe/json.h"
 
-#define DEPTH_MAX 32u
+#define DEPTH_MAX 64u
 
 static const char *space(const char *p, const char *end)
 {

@@ -3,7 +3,7 @@
  * none that stands in a well-formed JSON object at its top goes untold. */
 #include <stdlib.h>
 
-#include "agent/bus_hash.h"
+#include "agent/bus.h"
 
 #define CHECK(x) ((x) ? (void)0 : abort())
 

@@ -17,12 +17,12 @@
 /* One glob a key is enough here; NULL: the rule doesn't name it. */
 struct rule {
     bool deny;
-    const char *principal, *method, *path, *protocol, *tool;
+    const char *principal, *method, *path, *protocol, *tool, *model;
 };
 
 struct built {
     struct ep_authorize_config v[RULES_MAX];
-    struct ep_str text[RULES_MAX][5];
+    struct ep_str text[RULES_MAX][6];
     struct ep_listener_config listener;
 };
 
@@ -43,6 +43,7 @@ static void build(struct built *b, const struct rule *rules, size_t n)
             .paths = one(&b->text[i][2], rules[i].path),
             .protocols = one(&b->text[i][3], rules[i].protocol),
             .tools = one(&b->text[i][4], rules[i].tool),
+            .models = one(&b->text[i][5], rules[i].model),
             .where = {.line = (int)i + 10},
         };
     b->listener = (struct ep_listener_config){.name = EP_STR("in"), .authorize = {b->v, n}};
@@ -54,6 +55,7 @@ static const struct {
     enum ep_visible visible;
     bool denied;
     int rule;
+    const char *model;
 } rows[] = {
     /* no rules; deny rules alone; allow rules alone */
     {{{0}}, "a", "GET", "/", "http", "", EP_VISIBLE_FULL, false, -1},
@@ -96,6 +98,15 @@ static const struct {
     {{{.protocol = "*"}, {.path = "/up"}}, "a", "POST", "/up", "http", "", EP_VISIBLE_HEADERS, false, 1},
     {{{.deny = true, .tool = "s*"}}, "a", "POST", "/a.B/C", "grpc", "", EP_VISIBLE_HEADERS, false, -1},
     {{{.protocol = "tcp", .principal = "a"}}, "a", "CONNECT", "", "tcp", "", EP_VISIBLE_NONE, false, 0},
+    /* models */
+    {{{.model = "small*"}}, "a", "POST", "/v1/x", "openai", "", EP_VISIBLE_FULL, false, 0, "small-1"},
+    {{{.model = "small*"}}, "a", "POST", "/v1/x", "openai", "", EP_VISIBLE_FULL, true, -1, "large"},
+    {{{.deny = true, .model = "large"}}, "a", "POST", "/v1/x", "anthropic", "", EP_VISIBLE_FULL, true, 0, "large"},
+    {{{.deny = true, .model = "large"}}, "a", "POST", "/v1/x", "openai", "", EP_VISIBLE_FULL, true, 0, ""}, /* a stored prompt's own */
+    {{{.model = "*"}}, "a", "POST", "/v1/x", "openai", "", EP_VISIBLE_FULL, true, -1, ""},
+    {{{.deny = true, .model = "large"}}, "a", "POST", "/x", "http", "", EP_VISIBLE_HEADERS, true, 0, ""},
+    {{{.deny = true, .model = "large"}}, "a", "POST", "/x", "mcp", "", EP_VISIBLE_FULL, false, -1, ""},
+    {{{.tool = "s*", .model = "m"}}, "a", "POST", "/x", "mcp", "search", EP_VISIBLE_FULL, true, -1, ""},
 };
 
 static size_t n_rules(const struct rule *rules)
@@ -120,7 +131,7 @@ static void test_precedence(void **state)
     ep_headers_init(&none, &arena);
     for (size_t i = 0; i < EP_COUNT(rows); i++) {
         struct ep_call call = {.protocol = ep_str(rows[i].protocol), .tool = ep_str(rows[i].tool), .visible = rows[i].visible,
-                               .method = EP_STR("resources/list")};
+                               .method = EP_STR("resources/list"), .model = ep_str(rows[i].model)};
         struct ep_authorize_question q = {ep_str(rows[i].principal), ep_str(rows[i].method), EP_STR("h:80"), ep_str(rows[i].path), &none, &call};
         struct ep_authorize_verdict v;
         struct ep_authorize a;

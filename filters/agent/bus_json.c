@@ -1,17 +1,9 @@
-/* The agent bus's message: where it names a constitution. Sources: ACGS-2's AgentMessage; protobuf's encoding
- * (protobuf.dev/programming-guides/encoding). */
-#include "agent/bus_hash.h"
+/* The agent bus's message in JSON: where it names a constitution. Source: ACGS-2's AgentMessage. */
+#include "agent/bus.h"
 
 #include "observe/json.h"
 
 #define KEY_MAX 64u /* longer keys are none of ours */
-
-bool ep_bus_is_grpc(const struct ep_call *c)
-{
-    return ep_str_eq(c->protocol, EP_STR("grpc")) && ep_str_eq(c->service, EP_STR(EP_BUS_SERVICE));
-}
-
-/* --- JSON --- */
 
 struct json_walk {
     ep_bus_hash *each;
@@ -103,78 +95,4 @@ enum ep_bus_result ep_bus_json(struct ep_str text, ep_bus_hash *each, void *user
         if (value.p[0] == '{')
             r = object(&w, value, false);
     return r != EP_BUS_OK || ended(rest) ? r : EP_BUS_MALFORMED;
-}
-
-/* --- protobuf --- */
-
-static bool varint(struct ep_str *rest, uint64_t *out)
-{
-    *out = 0;
-    for (unsigned i = 0; i < 10 && i < rest->n; i++) {
-        uint8_t byte = (uint8_t)rest->p[i];
-        *out |= (uint64_t)(byte & 0x7f) << (7 * i);
-        if (byte & 0x80)
-            continue;
-        *rest = ep_str_n(rest->p + i + 1, rest->n - i - 1);
-        return true;
-    }
-    return false;
-}
-
-static bool take(struct ep_str *rest, uint64_t n, struct ep_str *out)
-{
-    if (n > rest->n)
-        return false;
-    *out = ep_str_n(rest->p, (size_t)n);
-    *rest = ep_str_n(rest->p + n, rest->n - (size_t)n);
-    return true;
-}
-
-/* The next field. Groups have been gone since proto3 and nobody sends them: malformed. */
-static bool field(struct ep_str *rest, uint64_t *number, unsigned *wire, struct ep_str *value)
-{
-    uint64_t tag, n;
-
-    if (!varint(rest, &tag) || tag >> 3 == 0 || tag >> 32)
-        return false;
-    *number = tag >> 3;
-    *wire = (unsigned)(tag & 7);
-    *value = (struct ep_str){NULL, 0};
-    switch (*wire) {
-    case 0:
-        return varint(rest, &n);
-    case 1:
-        return take(rest, 8, value);
-    case 2:
-        return varint(rest, &n) && take(rest, n, value);
-    case 5:
-        return take(rest, 4, value);
-    default:
-        return false;
-    }
-}
-
-static enum ep_bus_result message(struct ep_str text, uint64_t hash, uint64_t routing, ep_bus_hash *each, void *user)
-{
-    enum ep_bus_result r = EP_BUS_OK;
-    struct ep_str value;
-    uint64_t number;
-    unsigned wire;
-
-    while (r == EP_BUS_OK && text.n) {
-        if (!field(&text, &number, &wire, &value))
-            return EP_BUS_MALFORMED;
-        if (number == hash && wire == 2 && value.n) /* an empty string is what absence looks like in proto3 */
-            r = each(user, value) ? EP_BUS_OK : EP_BUS_STOPPED;
-        else if (routing && number == routing && wire == 2)
-            r = message(value, EP_BUS_ROUTING_CONSTITUTIONAL_HASH, 0, each, user);
-        else if (number == hash && wire != 2)
-            return EP_BUS_MALFORMED;
-    }
-    return r;
-}
-
-enum ep_bus_result ep_bus_proto(struct ep_str text, ep_bus_hash *each, void *user)
-{
-    return message(text, EP_BUS_MESSAGE_CONSTITUTIONAL_HASH, EP_BUS_MESSAGE_ROUTING, each, user);
 }
