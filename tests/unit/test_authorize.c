@@ -51,11 +51,11 @@ static void build(struct built *b, const struct rule *rules, size_t n)
 
 static const struct {
     struct rule rules[RULES_MAX];
-    const char *principal, *method, *path, *protocol, *tool;
+    const char *principal, *method, *path, *protocol;
+    const char *tool; /* or the model */
     enum ep_visible visible;
     bool denied;
     int rule;
-    const char *model;
 } rows[] = {
     /* no rules; deny rules alone; allow rules alone */
     {{{0}}, "a", "GET", "/", "http", "", EP_VISIBLE_FULL, false, -1},
@@ -99,14 +99,14 @@ static const struct {
     {{{.deny = true, .tool = "s*"}}, "a", "POST", "/a.B/C", "grpc", "", EP_VISIBLE_HEADERS, false, -1},
     {{{.protocol = "tcp", .principal = "a"}}, "a", "CONNECT", "", "tcp", "", EP_VISIBLE_NONE, false, 0},
     /* models */
-    {{{.model = "small*"}}, "a", "POST", "/v1/x", "openai", "", EP_VISIBLE_FULL, false, 0, "small-1"},
-    {{{.model = "small*"}}, "a", "POST", "/v1/x", "openai", "", EP_VISIBLE_FULL, true, -1, "large"},
-    {{{.deny = true, .model = "large"}}, "a", "POST", "/v1/x", "anthropic", "", EP_VISIBLE_FULL, true, 0, "large"},
-    {{{.deny = true, .model = "large"}}, "a", "POST", "/v1/x", "openai", "", EP_VISIBLE_FULL, true, 0, ""}, /* a stored prompt's own */
-    {{{.model = "*"}}, "a", "POST", "/v1/x", "openai", "", EP_VISIBLE_FULL, true, -1, ""},
-    {{{.deny = true, .model = "large"}}, "a", "POST", "/x", "http", "", EP_VISIBLE_HEADERS, true, 0, ""},
-    {{{.deny = true, .model = "large"}}, "a", "POST", "/x", "mcp", "", EP_VISIBLE_FULL, false, -1, ""},
-    {{{.tool = "s*", .model = "m"}}, "a", "POST", "/x", "mcp", "search", EP_VISIBLE_FULL, true, -1, ""},
+    {{{.model = "small*"}}, "a", "POST", "/v1/x", "openai", "small-1", EP_VISIBLE_FULL, false, 0},
+    {{{.model = "small*"}}, "a", "POST", "/v1/x", "openai", "large", EP_VISIBLE_FULL, true, -1},
+    {{{.deny = true, .model = "large"}}, "a", "POST", "/v1/x", "anthropic", "large", EP_VISIBLE_FULL, true, 0},
+    {{{.deny = true, .model = "large"}}, "a", "POST", "/v1/x", "openai", "", EP_VISIBLE_FULL, true, 0}, /* a stored prompt's own */
+    {{{.model = "*"}}, "a", "POST", "/v1/x", "openai", "", EP_VISIBLE_FULL, true, -1},
+    {{{.deny = true, .model = "large"}}, "a", "POST", "/x", "http", "", EP_VISIBLE_HEADERS, true, 0},
+    {{{.deny = true, .model = "large"}}, "a", "POST", "/x", "mcp", "", EP_VISIBLE_FULL, false, -1},
+    {{{.tool = "s*", .model = "m"}}, "a", "POST", "/x", "mcp", "search", EP_VISIBLE_FULL, true, -1},
 };
 
 static size_t n_rules(const struct rule *rules)
@@ -117,6 +117,11 @@ static size_t n_rules(const struct rule *rules)
     while (n < RULES_MAX && memcmp(&rules[n], &none, sizeof none) != 0)
         n++;
     return n;
+}
+
+static bool is_of_models(const char *protocol)
+{
+    return strcmp(protocol, "openai") == 0 || strcmp(protocol, "anthropic") == 0;
 }
 
 static void test_precedence(void **state)
@@ -130,8 +135,10 @@ static void test_precedence(void **state)
     ep_arena_init(&arena, &chunks);
     ep_headers_init(&none, &arena);
     for (size_t i = 0; i < EP_COUNT(rows); i++) {
-        struct ep_call call = {.protocol = ep_str(rows[i].protocol), .tool = ep_str(rows[i].tool), .visible = rows[i].visible,
-                               .method = EP_STR("resources/list"), .model = ep_str(rows[i].model)};
+        bool to_model = is_of_models(rows[i].protocol);
+        struct ep_call call = {.protocol = ep_str(rows[i].protocol), .visible = rows[i].visible,
+                               .method = EP_STR("resources/list"), .tool = ep_str(to_model ? "" : rows[i].tool),
+                               .model = ep_str(to_model ? rows[i].tool : "")};
         struct ep_authorize_question q = {ep_str(rows[i].principal), ep_str(rows[i].method), EP_STR("h:80"), ep_str(rows[i].path), &none, &call};
         struct ep_authorize_verdict v;
         struct ep_authorize a;
@@ -161,8 +168,8 @@ static void test_the_explanation_agrees(void **state)
         char query[512], wanted[64];
         build(&b, rows[i].rules, n_rules(rows[i].rules));
         struct ep_vec listeners = {&b.listener, 1};
-        snprintf(query, sizeof query, "principal=%s&method=%s&host=h&path=%s&protocol=%s&tool=%s&visible=%s&call=resources/list", rows[i].principal,
-                 rows[i].method, strstr(rows[i].path, "%61") ? "/x/..//%2561dmin" : rows[i].path, rows[i].protocol, rows[i].tool,
+        snprintf(query, sizeof query, "principal=%s&method=%s&host=h&path=%s&protocol=%s&%s=%s&visible=%s&call=resources/list", rows[i].principal,
+                 rows[i].method, strstr(rows[i].path, "%61") ? "/x/..//%2561dmin" : rows[i].path, rows[i].protocol, is_of_models(rows[i].protocol) ? "model" : "tool", rows[i].tool,
                  visible[rows[i].visible]);
         ep_json_init(&j);
         if (!ep_authorize_explain(&listeners, "f.yaml", ep_str(query), &j, &err))
