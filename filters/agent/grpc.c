@@ -2,23 +2,15 @@
  * are protobuf and not looked into: `blind` says so. Refused by trailers alone, which every client takes as the status
  * of the call. Sources: gRPC over HTTP/2 (PROTOCOL-HTTP2), AGENTS.md section 6. */
 #include "agent/agent.h"
+#include "agent/grpc_frame.h"
 
 #define MESSAGE_MAX 1024u
-
-/* "application/grpc", then nothing, "+proto" or ";…". application/grpc-web is another protocol. */
-static bool is_grpc(struct ep_str type)
-{
-    struct ep_str name = EP_STR("application/grpc");
-
-    return ep_str_casestarts(type, name) &&
-           (type.n == name.n || type.p[name.n] == '+' || type.p[name.n] == ';' || type.p[name.n] == ' ');
-}
 
 static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head *h)
 {
     ptrdiff_t slash;
 
-    if (!h->post || !is_grpc(h->content_type))
+    if (!h->post || !ep_grpc_is_type(h->content_type))
         return EP_AGENT_NO;
     slash = h->path.n ? ep_str_find(h->path, '/', 1) : -1;
     s->call.service = slash > 0 ? ep_str_n(h->path.p + 1, (size_t)slash - 1) : (struct ep_str){NULL, 0};

@@ -1,0 +1,148 @@
+/* gRPC's frames and protobuf's fields: grpc_frame.h has the sources. */
+#include "agent/grpc_frame.h"
+
+#include "http/decode.h"
+
+/* `name`, then nothing, or what may follow a media type. */
+static bool is_type(struct ep_str type, struct ep_str name)
+{
+    return ep_str_casestarts(type, name) &&
+           (type.n == name.n || type.p[name.n] == '+' || type.p[name.n] == ';' || type.p[name.n] == ' ');
+}
+
+bool ep_grpc_is_type(struct ep_str content_type)
+{
+    return is_type(content_type, EP_STR("application/grpc"));
+}
+
+bool ep_grpc_is_web_type(struct ep_str content_type, bool *text)
+{
+    *text = is_type(content_type, EP_STR("application/grpc-web-text"));
+    return *text || is_type(content_type, EP_STR("application/grpc-web"));
+}
+
+enum ep_grpc_result ep_grpc_next(struct ep_str *rest, size_t max_bytes, struct ep_grpc_frame *out)
+{
+    const unsigned char *p = (const unsigned char *)rest->p;
+    size_t n;
+
+    if (rest->n == 0)
+        return EP_GRPC_END;
+    if (p[0] & ~EP_GRPC_COMPRESSED)
+        return EP_GRPC_MALFORMED;
+    if (rest->n < EP_GRPC_PREFIX_BYTES)
+        return EP_GRPC_CUT;
+    n = (size_t)p[1] << 24 | (size_t)p[2] << 16 | (size_t)p[3] << 8 | p[4];
+    if (n > max_bytes)
+        return EP_GRPC_MALFORMED;
+    if (n > rest->n - EP_GRPC_PREFIX_BYTES)
+        return EP_GRPC_CUT;
+    *out = (struct ep_grpc_frame){p[0] & EP_GRPC_COMPRESSED, ep_str_n(p + EP_GRPC_PREFIX_BYTES, n)};
+    *rest = ep_str_n(p + EP_GRPC_PREFIX_BYTES + n, rest->n - EP_GRPC_PREFIX_BYTES - n);
+    return EP_GRPC_FRAME;
+}
+
+/* --- compressed --- */
+
+struct text {
+    struct ep_arena *arena;
+    char *p;
+    size_t n, room;
+};
+
+static void take(void *user, const unsigned char *p, size_t n)
+{
+    struct text *t = user;
+
+    if (t->n + n > t->room) {
+        size_t room = 2 * (t->n + n);
+        char *more = ep_arena_alloc(t->arena, room);
+        if (t->n)
+            memcpy(more, t->p, t->n);
+        t->p = more;
+        t->room = room;
+    }
+    memcpy(t->p + t->n, p, n);
+    t->n += n;
+}
+
+enum ep_blind_reason ep_grpc_plain(const struct ep_headers *h, const struct ep_grpc_frame *f, size_t max_bytes,
+                                   struct ep_arena *arena, struct ep_str *out)
+{
+    struct ep_str encoding = ep_str_trim(ep_headers_get(h, EP_STR("grpc-encoding")));
+    struct text text = {.arena = arena};
+    struct ep_codings codings = {0};
+    struct ep_decoder *d;
+    enum ep_decode_status status;
+
+    *out = f->payload;
+    if (!f->compressed)
+        return EP_BLIND_NOT;
+    if (!ep_str_caseeq(encoding, EP_STR("gzip")) && !ep_str_caseeq(encoding, EP_STR("deflate")))
+        return EP_BLIND_ENCODING; /* identity too: the flag must not be set with it */
+    ep_codings_add(&codings, encoding);
+    d = ep_decoder_new(&codings, max_bytes, take, &text);
+    status = ep_decoder_feed(d, (const unsigned char *)f->payload.p, f->payload.n);
+    if (status == EP_DECODE_OK)
+        status = ep_decoder_end(d);
+    ep_decoder_free(d);
+    *out = ep_str_n(text.p, text.n);
+    if (status == EP_DECODE_TOO_LARGE || status == EP_DECODE_BOMB)
+        return EP_BLIND_TOO_LARGE;
+    return status == EP_DECODE_OK ? EP_BLIND_NOT : EP_BLIND_ENCODING;
+}
+
+enum ep_blind_reason ep_grpc_single(const struct ep_headers *h, struct ep_str body, size_t max_bytes,
+                                    struct ep_arena *arena, struct ep_str *out, bool *malformed)
+{
+    struct ep_grpc_frame frame;
+
+    *malformed = ep_grpc_next(&body, max_bytes, &frame) != EP_GRPC_FRAME || body.n;
+    return *malformed ? EP_BLIND_UNKNOWN : ep_grpc_plain(h, &frame, max_bytes, arena, out);
+}
+
+/* --- protobuf --- */
+
+static bool varint(struct ep_str *rest, uint64_t *out)
+{
+    *out = 0;
+    for (unsigned i = 0; i < 10 && i < rest->n; i++) {
+        uint8_t byte = (uint8_t)rest->p[i];
+        *out |= (uint64_t)(byte & 0x7f) << (7 * i);
+        if (byte & 0x80)
+            continue;
+        *rest = ep_str_n(rest->p + i + 1, rest->n - i - 1);
+        return true;
+    }
+    return false;
+}
+
+static bool bytes(struct ep_str *rest, uint64_t n, struct ep_str *out)
+{
+    if (n > rest->n)
+        return false;
+    *out = ep_str_n(rest->p, (size_t)n);
+    *rest = ep_str_n(rest->p + n, rest->n - (size_t)n);
+    return true;
+}
+
+bool ep_proto_next(struct ep_str *rest, struct ep_proto_field *out)
+{
+    uint64_t tag, n;
+
+    if (!varint(rest, &tag) || tag >> 3 == 0 || tag >> 32)
+        return false;
+    *out = (struct ep_proto_field){.number = tag >> 3, .wire = (enum ep_proto_wire)(tag & 7)};
+    switch (tag & 7) {
+    case EP_PROTO_VARINT:
+        return varint(rest, &out->varint);
+    case EP_PROTO_FIXED64:
+        return bytes(rest, 8, &out->bytes);
+    case EP_PROTO_BYTES:
+        return varint(rest, &n) && bytes(rest, n, &out->bytes);
+    case EP_PROTO_FIXED32:
+        return bytes(rest, 4, &out->bytes);
+    default:
+        return false;
+    }
+}
