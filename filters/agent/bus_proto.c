@@ -3,65 +3,12 @@
  * only. Source: protobuf's encoding (protobuf.dev/programming-guides/encoding). */
 #include "agent/bus.h"
 
+#include "agent/grpc_frame.h"
+
 bool ep_bus_is_grpc(const struct ep_call *c)
 {
     return ep_str_eq(c->service, EP_STR(EP_BUS_SERVICE)) &&
            (ep_str_eq(c->protocol, EP_STR("grpc")) || ep_str_eq(c->protocol, EP_STR("acgs2")));
-}
-
-/* --- fields --- */
-
-struct field {
-    uint64_t number, value; /* value: of a varint */
-    unsigned wire;
-    struct ep_str bytes; /* of the others */
-};
-
-enum { VARINT, FIXED64, BYTES, FIXED32 = 5 };
-
-static bool varint(struct ep_str *rest, uint64_t *out)
-{
-    *out = 0;
-    for (unsigned i = 0; i < 10 && i < rest->n; i++) {
-        uint8_t byte = (uint8_t)rest->p[i];
-        *out |= (uint64_t)(byte & 0x7f) << (7 * i);
-        if (byte & 0x80)
-            continue;
-        *rest = ep_str_n(rest->p + i + 1, rest->n - i - 1);
-        return true;
-    }
-    return false;
-}
-
-static bool take(struct ep_str *rest, uint64_t n, struct ep_str *out)
-{
-    if (n > rest->n)
-        return false;
-    *out = ep_str_n(rest->p, (size_t)n);
-    *rest = ep_str_n(rest->p + n, rest->n - (size_t)n);
-    return true;
-}
-
-/* The next field. Groups have been gone since proto3 and nobody sends them: malformed. */
-static bool next(struct ep_str *rest, struct field *f)
-{
-    uint64_t tag, n;
-
-    if (!varint(rest, &tag) || tag >> 3 == 0 || tag >> 32)
-        return false;
-    *f = (struct field){.number = tag >> 3, .wire = (unsigned)(tag & 7)};
-    switch (f->wire) {
-    case VARINT:
-        return varint(rest, &f->value);
-    case FIXED64:
-        return take(rest, 8, &f->bytes);
-    case BYTES:
-        return varint(rest, &n) && take(rest, n, &f->bytes);
-    case FIXED32:
-        return take(rest, 4, &f->bytes);
-    default:
-        return false;
-    }
 }
 
 /* --- every hash --- */
@@ -69,16 +16,16 @@ static bool next(struct ep_str *rest, struct field *f)
 static enum ep_bus_result hashes(struct ep_str text, uint64_t hash, uint64_t routing, ep_bus_hash *each, void *user)
 {
     enum ep_bus_result r = EP_BUS_OK;
-    struct field f;
+    struct ep_proto_field f;
 
     while (r == EP_BUS_OK && text.n) {
-        if (!next(&text, &f))
+        if (!ep_proto_next(&text, &f))
             return EP_BUS_MALFORMED;
-        if (f.number == hash && f.wire == BYTES && f.bytes.n) /* an empty string is what absence looks like in proto3 */
+        if (f.number == hash && f.wire == EP_PROTO_BYTES && f.bytes.n) /* an empty string is what absence looks like in proto3 */
             r = each(user, f.bytes) ? EP_BUS_OK : EP_BUS_STOPPED;
-        else if (routing && f.number == routing && f.wire == BYTES)
+        else if (routing && f.number == routing && f.wire == EP_PROTO_BYTES)
             r = hashes(f.bytes, EP_BUS_ROUTING_CONSTITUTIONAL_HASH, 0, each, user);
-        else if (f.number == hash && f.wire != BYTES)
+        else if (f.number == hash && f.wire != EP_PROTO_BYTES)
             return EP_BUS_MALFORMED;
     }
     return r;
@@ -100,20 +47,20 @@ struct wanted {
 #define AT(member) offsetof(struct ep_bus_message, member)
 
 static const struct wanted of_message[] = {
-    {EP_BUS_MESSAGE_MESSAGE_ID, BYTES, AT(message_id)},
-    {EP_BUS_MESSAGE_CONVERSATION_ID, BYTES, AT(conversation_id)},
-    {EP_BUS_MESSAGE_FROM_AGENT, BYTES, AT(from_agent)},
-    {EP_BUS_MESSAGE_TO_AGENT, BYTES, AT(to_agent)},
-    {EP_BUS_MESSAGE_SENDER_ID, BYTES, AT(sender_id)},
-    {EP_BUS_MESSAGE_MESSAGE_TYPE, VARINT, AT(message_type)},
-    {EP_BUS_MESSAGE_TENANT_ID, BYTES, AT(tenant_id)},
-    {EP_BUS_MESSAGE_PRIORITY, VARINT, AT(priority)},
-    {EP_BUS_MESSAGE_CONSTITUTIONAL_HASH, BYTES, AT(constitutional_hash)},
-    {EP_BUS_MESSAGE_IMPACT_SCORE, FIXED64, AT(impact_score)},
+    {EP_BUS_MESSAGE_MESSAGE_ID, EP_PROTO_BYTES, AT(message_id)},
+    {EP_BUS_MESSAGE_CONVERSATION_ID, EP_PROTO_BYTES, AT(conversation_id)},
+    {EP_BUS_MESSAGE_FROM_AGENT, EP_PROTO_BYTES, AT(from_agent)},
+    {EP_BUS_MESSAGE_TO_AGENT, EP_PROTO_BYTES, AT(to_agent)},
+    {EP_BUS_MESSAGE_SENDER_ID, EP_PROTO_BYTES, AT(sender_id)},
+    {EP_BUS_MESSAGE_MESSAGE_TYPE, EP_PROTO_VARINT, AT(message_type)},
+    {EP_BUS_MESSAGE_TENANT_ID, EP_PROTO_BYTES, AT(tenant_id)},
+    {EP_BUS_MESSAGE_PRIORITY, EP_PROTO_VARINT, AT(priority)},
+    {EP_BUS_MESSAGE_CONSTITUTIONAL_HASH, EP_PROTO_BYTES, AT(constitutional_hash)},
+    {EP_BUS_MESSAGE_IMPACT_SCORE, EP_PROTO_FIXED64, AT(impact_score)},
 };
 static const struct wanted of_routing[] = {
-    {EP_BUS_ROUTING_SOURCE_AGENT_ID, BYTES, AT(source_agent_id)},
-    {EP_BUS_ROUTING_TARGET_AGENT_ID, BYTES, AT(target_agent_id)},
+    {EP_BUS_ROUTING_SOURCE_AGENT_ID, EP_PROTO_BYTES, AT(source_agent_id)},
+    {EP_BUS_ROUTING_TARGET_AGENT_ID, EP_PROTO_BYTES, AT(target_agent_id)},
 };
 
 static bool is_utf8(struct ep_str s)
@@ -136,15 +83,15 @@ static double number_of(struct ep_str bytes)
 }
 
 /* Field `f` where it is wanted. The last of several counts, as protobuf says. */
-static bool keep(struct ep_bus_message *m, const struct wanted *w, const struct field *f)
+static bool keep(struct ep_bus_message *m, const struct wanted *w, const struct ep_proto_field *f)
 {
     char *to = (char *)m + w->offset;
 
     if (f->wire != w->wire)
         return false;
-    if (w->wire == VARINT) {
-        memcpy(to, &(uint32_t){(uint32_t)f->value}, sizeof(uint32_t));
-    } else if (w->wire == FIXED64) {
+    if (w->wire == EP_PROTO_VARINT) {
+        memcpy(to, &(uint32_t){(uint32_t)f->varint}, sizeof(uint32_t));
+    } else if (w->wire == EP_PROTO_FIXED64) {
         double d = number_of(f->bytes);
         m->has_impact = true;
         memcpy(to, &d, sizeof d);
@@ -158,16 +105,16 @@ static bool keep(struct ep_bus_message *m, const struct wanted *w, const struct 
 
 static bool read_fields(struct ep_str text, const struct wanted *wanted, size_t n, uint64_t routing, struct ep_bus_message *m)
 {
-    struct field f;
+    struct ep_proto_field f;
 
     while (text.n) {
-        if (!next(&text, &f))
+        if (!ep_proto_next(&text, &f))
             return false;
         for (size_t i = 0; i < n; i++)
             if (wanted[i].number == f.number && !keep(m, &wanted[i], &f))
                 return false;
         if (routing && f.number == routing &&
-            (f.wire != BYTES || !read_fields(f.bytes, of_routing, EP_COUNT(of_routing), 0, m)))
+            (f.wire != EP_PROTO_BYTES || !read_fields(f.bytes, of_routing, EP_COUNT(of_routing), 0, m)))
             return false;
     }
     return true;
