@@ -4,14 +4,13 @@
  * Who calls what is read from the body; Mcp-Method and Mcp-Name are only compared with it, since a server may run what
  * the body says. A message that two parsers could read as two calls (a key twice, or twice but for case) is refused. A
  * batch becomes a list of calls, each judged. Sources: the specification of 2026-07-28, and what was tried with real
- * clients and servers: AGENTS.md sections 2 and 8. mcp_refuse.c has the answers. */
+ * clients and servers: AGENTS.md sections 2 and 8. mcp_headers.c compares, mcp_refuse.c has the answers. */
 #include "agent/agent.h"
 #include "agent/mcp.h"
 
 #define ID_MAX_BYTES    16384u
 #define INVALID_REQUEST (-32600)
 #define HEADER_MISMATCH (-32020)
-#define STATELESS       "2026-07-28" /* from this revision on, headers repeat method and name */
 
 static bool is(const struct ep_scan_value *v, struct ep_str text)
 {
@@ -88,22 +87,21 @@ static bool any_mcp(const struct ep_scan *json, const struct ep_agent_head *h)
 
 /* --- the call record --- */
 
-enum names { NAMES_NOTHING, NAMES_TOOL, NAMES_PROMPT, NAMES_URI };
-
-static enum names names_of(struct ep_str method)
+enum ep_mcp_names ep_mcp_names_of(struct ep_str method)
 {
     static const struct {
         const char *method;
-        enum names names;
+        enum ep_mcp_names names;
     } table[] = {
-        {"tools/call", NAMES_TOOL},         {"prompts/get", NAMES_PROMPT},        {"resources/read", NAMES_URI},
-        {"resources/subscribe", NAMES_URI}, {"resources/unsubscribe", NAMES_URI},
+        {"tools/call", EP_MCP_NAMES_TOOL},           {"prompts/get", EP_MCP_NAMES_PROMPT},
+        {"resources/read", EP_MCP_NAMES_URI},        {"resources/subscribe", EP_MCP_NAMES_URI},
+        {"resources/unsubscribe", EP_MCP_NAMES_URI},
     };
 
     for (size_t i = 0; i < EP_COUNT(table); i++)
         if (ep_str_eq(method, ep_str(table[i].method)))
             return table[i].names;
-    return NAMES_NOTHING;
+    return EP_MCP_NAMES_NOTHING;
 }
 
 static void unseen(struct ep_call *c)
@@ -112,12 +110,17 @@ static void unseen(struct ep_call *c)
     c->blind = EP_BLIND_UNKNOWN;
 }
 
+static bool is_subscription(struct ep_str method)
+{
+    return ep_str_eq(method, EP_STR("resources/subscribe")) || ep_str_eq(method, EP_STR("resources/unsubscribe"));
+}
+
 /* Fills `c` from one message. What the server would refuse as malformed is passed on unseen: some servers don't. */
 static void fill(struct ep_call *c, const struct ep_scan_message *m)
 {
     struct ep_str method = text_of(&m->method), version = text_of(&m->meta_version);
-    enum names names = names_of(method);
-    struct ep_str named = text_of(names == NAMES_URI ? &m->uri : &m->name);
+    enum ep_mcp_names names = ep_mcp_names_of(method);
+    struct ep_str named = text_of(names == EP_MCP_NAMES_URI ? &m->uri : &m->name);
 
     c->method = method;
     c->notification = m->id.kind == EP_SCAN_ABSENT || (!m->method.kind && (m->result.kind || m->error.kind));
@@ -129,13 +132,15 @@ static void fill(struct ep_call *c, const struct ep_scan_message *m)
         c->id_raw = ep_agent_str(m->id.raw);
         c->id_text = ep_agent_str(m->id.text);
     }
-    c->tool = names == NAMES_TOOL ? named : (struct ep_str){NULL, 0};
-    c->prompt_name = names == NAMES_PROMPT ? named : (struct ep_str){NULL, 0};
-    c->uri = names == NAMES_URI ? named : (struct ep_str){NULL, 0};
+    c->tool = names == EP_MCP_NAMES_TOOL ? named : (struct ep_str){NULL, 0};
+    c->prompt_name = names == EP_MCP_NAMES_PROMPT ? named : (struct ep_str){NULL, 0};
+    c->uri = names == EP_MCP_NAMES_URI ? named : (struct ep_str){NULL, 0};
     if (m->arguments.kind)
         c->arguments = ep_agent_str(m->arguments.raw);
     c->task = text_of(&m->task_id);
     c->stream = ep_str_eq(method, EP_STR("subscriptions/listen"));
+    if (ep_mcp_is_stateless(c->version) && is_subscription(method) && !m->uri.kind)
+        names = EP_MCP_NAMES_NOTHING; /* gone from these revisions: no server looks for a URI */
     if (!m->is_object || (!method.n && !m->result.kind && !m->error.kind) || (names && !named.n) ||
         (m->method.kind && !method.n))
         unseen(c);
@@ -173,100 +178,13 @@ static const char *malformed(const struct ep_scan *json)
     if (json->duplicate)
         return "duplicate key";
     for (const struct ep_scan_message *m = json->first; m; m = m->next) {
-        if (m->ambiguous || (m->ambiguous_params && names_of(text_of(&m->method))))
+        if (m->ambiguous || (m->ambiguous_params && ep_mcp_names_of(text_of(&m->method))))
             return "ambiguous key: it differs from one of the protocol by case only";
         if (m->id.kind == EP_SCAN_BOOL || m->id.kind == EP_SCAN_ARRAY || m->id.kind == EP_SCAN_OBJECT)
             return "the id must be a string or a number";
         if (m->id.raw.n > ID_MAX_BYTES)
             return "the id is too long";
     }
-    return NULL;
-}
-
-static int base64_value(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-bool ep_mcp_decode_header(struct ep_str value, struct ep_arena *arena, struct ep_str *out)
-{
-    struct ep_str open = EP_STR("=?base64?"), close = EP_STR("?=");
-    unsigned bits = 0, n_bits = 0;
-    char *bytes;
-    size_t n = 0;
-
-    *out = value = ep_str_trim(value);
-    if (!ep_str_casestarts(value, open) || !ep_str_ends(value, close) || value.n < open.n + close.n)
-        return true;
-    value = ep_str_n(value.p + open.n, value.n - open.n - close.n);
-    for (int padding = 0; padding < 2 && value.n && value.p[value.n - 1] == '='; padding++)
-        value.n--;
-    bytes = ep_arena_alloc(arena, value.n + 1);
-    for (size_t i = 0; i < value.n; i++) {
-        int v = base64_value(value.p[i]);
-        if (v < 0)
-            return false;
-        bits = (bits << 6 | (unsigned)v) & 0xffffu;
-        n_bits += 6;
-        if (n_bits >= 8) {
-            n_bits -= 8;
-            bytes[n++] = (char)(bits >> n_bits & 0xff);
-        }
-    }
-    *out = ep_str_n(bytes, n);
-    return n_bits < 6 && (bits & ((1u << n_bits) - 1)) == 0;
-}
-
-/* Dates as text are in order. */
-static bool is_stateless(struct ep_str version)
-{
-    struct ep_str first = EP_STR(STATELESS);
-
-    return version.n == first.n && memcmp(version.p, first.p, first.n) >= 0;
-}
-
-static const char *header_mismatch(struct ep_stream *s, const struct ep_agent_head *h, const struct ep_scan_message *m)
-{
-    const struct ep_headers *t = &s->request.headers;
-    struct ep_str method = text_of(&m->method), version = text_of(&m->meta_version), decoded;
-    enum names names = names_of(method);
-    struct ep_str named = text_of(names == NAMES_URI ? &m->uri : &m->name);
-    bool stateless = is_stateless(version) || is_stateless(h->mcp_version);
-
-    if (!method.n)
-        return NULL;
-    for (uint32_t i = 0; i < t->n; i++) {
-        struct ep_str value = t->v[i].value;
-        switch (t->v[i].id) {
-        case EP_HDR_MCP_METHOD:
-            if (!ep_mcp_decode_header(value, &s->arena, &decoded) || !ep_str_eq(decoded, method))
-                return "the header Mcp-Method differs from the body's method";
-            break;
-        case EP_HDR_MCP_NAME:
-            if (names && (!ep_mcp_decode_header(value, &s->arena, &decoded) || !ep_str_eq(decoded, named)))
-                return "the header Mcp-Name differs from the body's name";
-            break;
-        case EP_HDR_MCP_PROTOCOL_VERSION:
-            if (version.n && !ep_str_eq(ep_str_trim(value), version))
-                return "the header MCP-Protocol-Version differs from the body's";
-            break;
-        default:
-            break;
-        }
-    }
-    if (!stateless || m->id.kind == EP_SCAN_ABSENT)
-        return NULL;
-    if (!h->mcp_method.p)
-        return "the header Mcp-Method is missing";
-    if (names && named.n && !h->mcp_name.p && !ep_str_eq(method, EP_STR("resources/subscribe")) &&
-        !ep_str_eq(method, EP_STR("resources/unsubscribe")))
-        return "the header Mcp-Name is missing";
     return NULL;
 }
 
@@ -284,7 +202,7 @@ static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_hea
         return ep_agent_bad_request(s, json->duplicate ? "agent.duplicate_key" : "agent.malformed", ep_str(why),
                                     INVALID_REQUEST);
     for (const struct ep_scan_message *m = json->first; m; m = m->next) {
-        why = header_mismatch(s, h, m);
+        why = ep_mcp_header_mismatch(s, h, m);
         if (why)
             return ep_agent_bad_request(s, "mcp.header_mismatch", ep_str(why), HEADER_MISMATCH);
     }

@@ -8,6 +8,20 @@
 void ep_mcp_refuse(struct ep_stream *s, const struct ep_refusal *r);
 void ep_mcp_refuse_midstream(struct ep_stream *s, const struct ep_refusal *r);
 
+/* What a request of this method names. */
+enum ep_mcp_names { EP_MCP_NAMES_NOTHING, EP_MCP_NAMES_TOOL, EP_MCP_NAMES_PROMPT, EP_MCP_NAMES_URI };
+enum ep_mcp_names ep_mcp_names_of(struct ep_str method);
+
+/* mcp_headers.c: why the headers and this message of the body differ; NULL: they don't. */
+struct ep_agent_head;
+const char *ep_mcp_header_mismatch(struct ep_stream *s, const struct ep_agent_head *h, const struct ep_scan_message *m);
+/* Whether the revision is 2026-07-28 or a later one: no sessions, and headers that repeat what is called. */
+bool ep_mcp_is_stateless(struct ep_str version);
+
+/* A key of an object as ep_json_next gives it, escapes undone. Longer ones are cut. */
+#define EP_MCP_KEY_MAX 128u
+struct ep_str ep_mcp_key(struct ep_str raw, char room[EP_MCP_KEY_MAX]);
+
 /* --- lists of what may be called: mcp_list.c, without a stream --- */
 
 enum ep_mcp_list { EP_MCP_TOOLS, EP_MCP_PROMPTS, EP_MCP_RESOURCES, EP_MCP_TEMPLATES, EP_MCP_LISTS };

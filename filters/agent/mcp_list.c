@@ -55,18 +55,19 @@ static void cut(struct edit *e, const char *p, size_t n, struct ep_str with)
 
 enum key { KEY_OTHER, KEY_SAME, KEY_DOUBTFUL };
 
+struct ep_str ep_mcp_key(struct ep_str raw, char room[EP_MCP_KEY_MAX])
+{
+    if (!memchr(raw.p, '\\', raw.n)) /* ep_json_plain takes the quotes that stand around it */
+        return raw;
+    return ep_str_n(room, ep_json_plain(ep_str_n(raw.p - 1, raw.n + 2), room, EP_MCP_KEY_MAX));
+}
+
 /* DOUBTFUL: another key to us, and the same one to a parser without case. Go folds letters of Unicode too. */
 static enum key key_is(struct ep_str key, const char *wanted)
 {
-    char plain[64], quoted[66];
+    char room[EP_MCP_KEY_MAX];
 
-    if (memchr(key.p, '\\', key.n)) {
-        if (key.n > sizeof plain)
-            return KEY_OTHER;
-        quoted[0] = quoted[key.n + 1] = '"';
-        memcpy(quoted + 1, key.p, key.n);
-        key = ep_str_n(plain, ep_json_plain(ep_str_n(quoted, key.n + 2), plain, sizeof plain));
-    }
+    key = ep_mcp_key(key, room);
     if (ep_str_eq(key, ep_str(wanted)))
         return KEY_SAME;
     for (size_t i = 0; i < key.n; i++)

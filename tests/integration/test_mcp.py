@@ -74,7 +74,9 @@ HEADERS = "Content-Type: application/json\r\nAccept: application/json, text/even
 @pytest.fixture
 def guarded(ephor, h1_server, policies):
     server = h1_server()
-    proxy = ephor(config(server.port, cluster={"protocol": "http/1.1"}, policies=policies(no_environment=NO_ENVIRONMENT, no_prompts='''
+    proxy = ephor(config(server.port, cluster={"protocol": "http/1.1"}, policies=policies(no_environment=NO_ENVIRONMENT, closed='''
+local policy = require "ephor.policy"
+return policy { name = "closed", match = { protocol = "mcp", path = "/closed" }, call = function(c) return c:deny("closed") end }''', no_prompts='''
 local policy = require "ephor.policy"
 return policy { name = "no-prompts", match = { protocol = "mcp", method = {"prompts/*", "notifications/*"} },
   call = function(c) return c:deny("no prompts") end }''')))
@@ -100,6 +102,29 @@ def test_what_is_no_tool_call_is_refused_by_a_json_rpc_error(guarded):
     r = post(guarded, '{"jsonrpc":"2.0","id":3,"method":"prompts/get","params":{"name":"x"}}')
     answer = json.loads(r.body)
     assert (r.status, answer["id"], answer["error"]["code"]) == (200, 3, 403) and "no prompts" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("method", ["server/discover", "initialize", "ping", "tools/list", "subscriptions/listen"])
+def test_what_a_client_begins_with_is_refused_by_200_and_an_error_since_another_status_aborts_it(guarded, method):
+    body = '{"jsonrpc":"2.0","id":"server-discover-probe-1","method":"%s","params":{"_meta":' \
+           '{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}' % method
+    r = wire1.get(guarded.port, "/closed", HEADERS + f"Mcp-Method: {method}\r\nMCP-Protocol-Version: 2026-07-28\r\n", "POST", body.encode())
+    answer = json.loads(r.body)
+    assert (r.status, answer["id"], answer["error"]["code"]) == (200, "server-discover-probe-1", 403)
+    assert "result" not in answer and r.get("mcp-session-id") is None
+
+
+@pytest.mark.parametrize("method, headers", [("GET", "Accept: text/event-stream\r\n"), ("DELETE", "Accept: */*\r\n")])
+def test_the_servers_stream_and_the_end_of_a_session_are_refused_as_not_offered(guarded, method, headers):
+    r = wire1.get(guarded.port, "/closed", headers + "Mcp-Session-Id: s\r\n", method)
+    assert (r.status, r.get("allow")) == (405, "POST") and not guarded.server.requests
+
+
+def test_a_param_header_that_lies_about_its_argument_is_refused(guarded):
+    body = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"region":"eu"}}}'
+    r = post(guarded, body, HEADERS + "Mcp-Param-Region: us\r\n")
+    assert (r.status, json.loads(r.body)["error"]["code"]) == (400, -32020) and not guarded.server.requests
+    assert post(guarded, body, HEADERS + "Mcp-Param-Region: =?base64?ZXU=?=\r\n").status == 200 and guarded.server.requests
 
 
 def test_a_refused_notification_is_dropped_with_202(guarded):

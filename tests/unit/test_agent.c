@@ -223,6 +223,18 @@ static void test_headers_must_agree(void **state)
         {"mcp-method: tools/list|mcp-protocol-version: 2026-07-28",
          "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"params\":{}}", true},
         {"mcp-protocol-version: 2025-06-18", CALL(""), true},
+#define ARGS(arguments) CALL(",\"arguments\":{" arguments "}")
+        {"mcp-param-region: eu", ARGS("\"region\":\"eu\""), true},
+        {"mcp-param-region: us", ARGS("\"region\":\"eu\""), false},
+        {"mcp-param-region: eu", ARGS("\"Reg\\u0069on\":\"us\""), false}, /* as its own name is written, or not */
+        {"mcp-param-region: =?base64?w6l0w6k=?=", ARGS("\"region\":\"\\u00e9t\xc3\xa9\""), true},
+        {"mcp-param-region: =?base64?w6l0w6k=?=", ARGS("\"region\":\"ete\""), false},
+        {"mcp-param-region: =?base64?!?=", ARGS("\"region\":\"!\""), false},
+        {"mcp-param-n: 42.0", ARGS("\"n\":42"), true},
+        {"mcp-param-n: 43", ARGS("\"n\":42"), false},
+        {"mcp-param-on: true", ARGS("\"on\":true"), true},
+        {"mcp-param-on: 1", ARGS("\"on\":true"), false},
+        {"mcp-param-region: us", ARGS("\"place\":{\"region\":\"eu\"},\"region\":null"), true}, /* of another, that the schema names */
     };
     struct play *p = *state;
 
