@@ -80,7 +80,7 @@ def count(proxy, name, work, pki):
         role = dict(work["roles"][0])
         if role["back"] == "h2c" and not peers.speaks_h2_upstream(proxy):
             role["back"] = "h1"
-        target = run.start_upstreams(group)[role["back"]]
+        target = run.start_upstreams(group, pki)[role["back"]]
         port = run.PORT + 100
         folder = home / proxy
         folder.mkdir()

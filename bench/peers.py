@@ -4,7 +4,8 @@ All run one worker thread, keep their upstream connections, log no request, and 
 haproxy by `proto h2`, nghttpx by `proto=h2`; nginx and h2o have no HTTP/2 towards an upstream, so theirs is HTTP/1.1 with
 keep-alive, and the table says so. A role that a proxy cannot play raises Cannot.
 
-A role is {front: h1 | h2c | tls | mtls, back: h1 | h2c | mtls}, with `lua` for a policy in Lua.
+A role is {front: h1 | h2c | tls | mtls, back: h1 | h2c | tls | mtls}, with `lua` for a policy in Lua. With tls on both sides ephor
+intercepts: it makes the certificate, and verifies the host's like the others.
 """
 import json
 import os
@@ -56,7 +57,9 @@ def ephor(role, port, upstream, pki, home):
     listener = {"name": "bench", "bind": f"127.0.0.1:{port}", "cluster": "app"}
     cluster = {"name": "app", "endpoints": [f"127.0.0.1:{upstream}"],
                "protocol": {"h1": "http/1.1"}.get(role["back"], "h2")}
-    if role["front"] in ("tls", "mtls"):
+    if role["back"] == "tls":
+        listener["direction"] = "outbound"
+    elif role["front"] in ("tls", "mtls"):
         listener["tls"] = {"tls": "simple", "mtls": "strict"}[role["front"]]
     if role["back"] == "mtls":
         cluster["tls"] = {"mode": "mesh"}
@@ -67,7 +70,10 @@ def ephor(role, port, upstream, pki, home):
         "listeners": [listener],
         "clusters": [cluster],
     }
-    if "tls" in role["front"] or role["back"] == "mtls":
+    if role["back"] == "tls":
+        configuration["egress"] = [{"hosts": ["localhost"], "tls": "intercept", "roots": pki.roots}]
+        configuration["egress_tls"] = {"bundle": str(home / "trust.pem")}
+    elif "tls" in role["front"] or role["back"] == "mtls":
         configuration["identity"] = {"files": {"certificate": pki.certificate, "key": pki.key, "roots": pki.roots},
                                      "trust_domain": "cluster.local"}
     if role.get("lua"):
@@ -95,6 +101,7 @@ def haproxy(role, port, upstream, pki, home):
             "tls": f"ssl crt {pki.bundle} alpn h2",
             "mtls": f"ssl crt {pki.bundle} ca-file {pki.roots} verify required alpn h2"}[role["front"]]
     server = {"h1": "proto h1", "h2c": "proto h2",
+              "tls": f"ssl ca-file {pki.roots} verify required sni str(localhost) verifyhost localhost alpn h2",
               "mtls": f"ssl crt {pki.bundle} ca-file {pki.roots} verify required sni str(localhost) verifyhost localhost alpn h2"
               }[role["back"]]
     lua = action = ""
@@ -130,7 +137,7 @@ def nghttpx(role, port, upstream, pki, home):
         raise Cannot("Debian's nghttpx has no scripting")
     front = f"127.0.0.1,{port}" + ("" if "tls" in role["front"] else ";no-tls")
     back = f"127.0.0.1,{upstream};;" + {"h1": "proto=http/1.1", "h2c": "proto=h2",
-                                        "mtls": "proto=h2;tls;sni=localhost"}[role["back"]]
+                                        "tls": "proto=h2;tls;sni=localhost", "mtls": "proto=h2;tls;sni=localhost"}[role["back"]]
     argv = [binary("nghttpx"), "--conf=/dev/null", "--single-process", "--workers=1", "--no-ocsp", "--no-via",
             "--no-server-rewrite", "--no-add-x-forwarded-proto", "--accesslog-file=/dev/null",
             f"--errorlog-file={home}/error.log", f"--frontend={front}", f"--backend={back}",
@@ -150,7 +157,7 @@ NGINX_LUA = """access_by_lua_block {
 
 
 def nginx(role, port, upstream, pki, home):
-    if role["back"] == "mtls":
+    if role["back"] in ("tls", "mtls"):
         raise Cannot("nginx has no HTTP/2 towards an upstream")
     listen = {"h1": "", "h2c": "http2", "tls": "ssl http2", "mtls": "ssl http2"}[role["front"]]
     modules = "".join(f"load_module modules/{m};\n" for m in ("ndk_http_module.so", "ngx_http_lua_module.so")) \
@@ -180,7 +187,7 @@ http {{
 
 # --- h2o ----------------------------------------------------------------------------------------------------------------
 def h2o(role, port, upstream, pki, home):
-    if role["back"] == "mtls":
+    if role["back"] in ("tls", "mtls"):
         raise Cannot("h2o 2.2 has no HTTP/2 towards an upstream")
     if role.get("lua"):
         raise Cannot("h2o scripts in mruby, not in Lua")

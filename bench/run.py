@@ -64,6 +64,8 @@ WORKLOADS = {
     "lua":      dict(title="h2c → h2c, small GET, a policy in Lua on", roles=[dict(front="h2c", back="h2c", lua=True)], n=200000,
                      c=32, m=8),
     "h1":       dict(title="h1 → h1, small GET", roles=[dict(front="h1", back="h1")], n=30000, c=32, m=1),
+    "egress":   dict(title="TLS h2 → TLS h2 of the host, small GET (ephor intercepts; the others hold the host's certificate)",
+                     roles=[dict(front="tls", back="tls")], n=100000, c=32, m=8, host="localhost"),
     "connect":  dict(title="new TLS connection for each request (per connection)", roles=[dict(front="tls", back="h2c")],
                      n=0, c=0, m=0, seconds=2),
     "download": dict(title="h2c → h2c, 16 MiB download (per MiB)", roles=[dict(front="h2c", back="h2c")], n=24, c=4, m=1,
@@ -144,16 +146,17 @@ class Group:
         self.processes = []
 
 
-def start_upstreams(group):
-    """h2c: nghttpd, by far the cheapest there is (300,000 requests/s of one core here). h1: nginx with a constant answer."""
+def start_upstreams(group, pki):
+    """h2c, and tls (h2 under it): nghttpd, by far the cheapest there is (300,000 requests/s of one core here). h1: nginx with a constant answer."""
     root = group.home / "site"
     root.mkdir()
     (root / "small").write_text("0123456789")
     with open(root / "big", "wb") as big:
         big.truncate(16 << 20)
-    h2c, h1 = PORT, PORT + 1
-    group.start(OTHER_CORE, [peers.program("nghttpd"), "-a", "127.0.0.1", "-d", root, "-m", "1000", "-w", "24", "-W", "30",
-                             "--no-tls", h2c], h2c, "nghttpd")
+    h2c, h1, tls = PORT, PORT + 1, PORT + 2
+    nghttpd = [peers.program("nghttpd"), "-a", "127.0.0.1", "-d", root, "-m", "1000", "-w", "24", "-W", "30"]
+    group.start(OTHER_CORE, [*nghttpd, "--no-tls", h2c], h2c, "nghttpd")
+    group.start(OTHER_CORE, [*nghttpd, tls, pki.key, pki.certificate], tls, "nghttpd")
     home = group.home / "upstream-nginx"
     home.mkdir()
     (home / "nginx.conf").write_text(f"""
@@ -166,7 +169,7 @@ http {{
 }}
 """)
     group.start(OTHER_CORE, [peers.program("nginx"), "-p", home, "-c", home / "nginx.conf"], h1, "nginx")
-    return {"h2c": h2c, "h1": h1}
+    return {"h2c": h2c, "h1": h1, "tls": tls}
 
 
 def load_argv(work, port, n, extra=()):
@@ -179,7 +182,9 @@ def load_argv(work, port, n, extra=()):
         argv += ["-d", work["body"]]
         for header in AGENT_HEADERS:
             argv += ["-H", header]
-    return [*argv, *extra, f"{scheme}://127.0.0.1:{port}{work.get('path', '/small')}"]
+    if "host" in work:  # by its name, so that it is in the ClientHello
+        argv += ["--connect-to", f"127.0.0.1:{port}"]
+    return [*argv, *extra, f"{scheme}://{work.get('host', '127.0.0.1')}:{port}{work.get('path', '/small')}"]
 
 
 def run_load(argv, size=10, timeout=120):
@@ -291,7 +296,7 @@ def measure(name, work, options, pki, out):
     work["body"].write_text(agent_body())
     group, contenders, cannot = Group(home), [], {}
     try:
-        upstreams = start_upstreams(group)
+        upstreams = start_upstreams(group, pki)
         for index, peer in enumerate(options.proxies):
             try:
                 contenders.append(Contender(peer, work, index, upstreams, pki, group))

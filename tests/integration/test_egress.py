@@ -1,5 +1,7 @@
 """HTTPS that apps start to hosts outside the mesh: intercepted, originated, passed through, refused."""
+import base64
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -204,6 +206,46 @@ def test_a_wildcard_is_all_below_a_name_and_not_the_name(egress, origin):
     assert proxy.metric("ephor_egress_connections_total", how="intercepted") == 1
 
 
+def test_a_client_without_alpn_is_understood_by_what_it_says(egress, origin):
+    proxy = egress(origin())
+    with connect(proxy, alpn=()) as wire:
+        assert wire.sock.selected_alpn_protocol() is None
+        assert wire.send(f"GET /plain HTTP/1.1\r\nHost: {HOST}\r\n\r\n").response().status == 200
+
+
+def test_connections_to_a_host_are_used_again_for_it_and_for_no_other(egress, origin):
+    server = origin()
+    proxy = egress(server, {"hosts": ["*.wild.test"]})
+    for name in ("a.wild.test", "b.wild.test", "a.wild.test", "b.wild.test"):
+        assert get(proxy, name=name).status == 200
+    assert server.names == ["a.wild.test", "b.wild.test"]
+    assert [r.get("host") for r in server.requests] == ["a.wild.test", "b.wild.test"] * 2
+
+
+def test_a_websocket_goes_through(egress, origin):
+    def talk(wire, request):
+        key = request.get("sec-websocket-key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+                  f"Sec-WebSocket-Accept: {base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()}\r\n\r\n")
+        wire.send(b"said " + wire.take(5))
+        return "close"
+    proxy = egress(origin(handler=talk))
+    with connect(proxy) as wire:
+        wire.send(f"GET /ws HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                  "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        assert wire.response().status == 101
+        assert wire.send(b"hello").take(10) == b"said hello"
+
+
+def test_what_is_no_http_inside_goes_on_as_bytes_over_verified_tls(egress, origin):
+    server = origin(raw=True, alpn=(), handler=lambda wire: wire.send(b"got " + wire.line()))
+    proxy = egress(server)
+    with connect(proxy, alpn=()) as wire:
+        assert wire.send(b"\x00hello\n").line() == b"got \x00hello\n"
+    assert server.names == [HOST]
+    proxy.counted(1, "ephor_requests_total", protocol="tcp")
+
+
 # --- policies and refusals ----------------------------------------------------------------------------------------------
 def test_a_policy_judges_what_was_encrypted(egress, origin, policies):
     server = origin()
@@ -317,6 +359,38 @@ def test_tls_to_nobody_in_particular_is_as_configured(egress, origin, keys, unna
         with wire1.Wire(context.wrap_socket(sock, server_hostname=name)) as wire:
             assert wire.send("GET / HTTP/1.1\r\nHost: o\r\n\r\n").response().status == 200
         assert proxy.metric("ephor_egress_connections_total", how="unnamed") == 1
+
+
+def hello_with_ech(name=HOST):
+    """A ClientHello with the grease of Encrypted Client Hello, which can't be told from a real one."""
+    context, out = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.MemoryBIO()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name).do_handshake()
+    message = bytearray(out.read()[5:])
+    outer = b"\0\0\1\0\1\x2a" + b"\0\x20" + os.urandom(32) + b"\0\x90" + os.urandom(144)
+    extension = b"\xfe\x0d" + len(outer).to_bytes(2, "big") + outer
+    at = 4 + 2 + 32
+    at += 1 + message[at]
+    at += 2 + int.from_bytes(message[at:at + 2], "big")
+    at += 1 + message[at]
+    message[at:at + 2] = (int.from_bytes(message[at:at + 2], "big") + len(extension)).to_bytes(2, "big")
+    message[at + 2:at + 2] = extension
+    message[1:4] = (len(message) - 4).to_bytes(3, "big")
+    return b"\x16\x03\x01" + len(message).to_bytes(2, "big") + bytes(message)
+
+
+@pytest.mark.parametrize("tls, unnamed, how", [("passthrough", "deny", "refused"), ("passthrough", "passthrough", "hidden"),
+                                               ("intercept", "deny", "intercepted")])
+def test_encrypted_client_hello_hides_a_name_that_would_pass_and_no_other(egress, origin, tls, unnamed, how):
+    proxy = egress(origin(), {"tls": tls}, unnamed=unnamed)
+    with wire1.connect(proxy.port) as wire:
+        wire.send(hello_with_ech())
+        if how == "refused":
+            assert wire.closed()
+        else:
+            assert wire.take(1) == b"\x16", "a ServerHello"
+    until(lambda: proxy.metric("ephor_egress_connections_total", how=how) == 1, "it to be counted")
 
 
 # --- clients that pin ---------------------------------------------------------------------------------------------------
@@ -447,6 +521,29 @@ def test_many_hosts_are_kept_within_a_bound(egress, origin):
     assert shown["ca"]["certificates_kept"] == 1024 and shown["ca"]["certificates_made"] == n
     until(lambda: len(json.loads(proxy.admin("/egress")[1])["pinned"]) == 256, "the list of who closed to be full")
     assert get(proxy, name="h0.wild.test").status == 200, "one that left is made anew"
+
+
+@pytest.mark.measured
+def test_what_a_certificate_costs(egress, origin, capsys):
+    """CPU of a handshake for a name that is new, over one for a name that is known; and memory with the system's roots."""
+    proxy = egress(origin(), {"hosts": ["*.wild.test"]}, {"hosts": ["real.test"], "roots": ""}, workers=1)
+
+    def cpu_us():
+        return sum(int(open(f"/proc/{proxy.pid}/task/{task}/schedstat").read().split()[0])
+                   for task in os.listdir(f"/proc/{proxy.pid}/task")) / 1000
+
+    def handshakes(names):
+        context = client_context(proxy, verify=False)
+        before = cpu_us()
+        for name in names:
+            with context.wrap_socket(socket.create_connection(("127.0.0.1", proxy.port)), server_hostname=name):
+                pass
+        return (cpu_us() - before) / len(names)
+    handshakes(["warm.wild.test"] * 20)
+    new, known = handshakes([f"h{k}.wild.test" for k in range(300)]), handshakes([f"h{k}.wild.test" for k in range(300)])
+    with capsys.disabled():
+        print(f"\n  a handshake: {known:.0f} us of CPU, with a new certificate {new:.0f} us; RssAnon {proxy.rss('RssAnon') >> 10} KiB")
+    assert new - known < 1000
 
 
 @pytest.mark.workers
