@@ -365,7 +365,7 @@ static void write_request(struct ep_http_call *c, const struct ep_http_call_requ
     for (size_t i = 0; i < q->n_headers; i++)
         if (!framing(q->headers[i].name))
             ep_headers_add(h, q->headers[i].name, q->headers[i].value);
-    if (q->body.p || !c->repeatable)
+    if (q->body.p || !repeatable(q->method))
         ep_headers_append(h, EP_HDR_CONTENT_LENGTH, ep_header_name(EP_HDR_CONTENT_LENGTH),
                           ep_arena_printf(&c->arena, "%zu", q->body.n));
 }
@@ -398,7 +398,7 @@ struct ep_http_call *ep_http_call_start(const struct ep_http_call_request *q, st
     c->done = q->done;
     c->user = q->user;
     c->reply_bytes = q->reply_bytes ? q->reply_bytes : EP_HTTP_CALL_REPLY_BYTES;
-    c->repeatable = repeatable(q->method);
+    c->repeatable = q->repeatable || repeatable(q->method);
     c->call.cluster = q->cluster;
     ep_headers_init(&c->reply, &c->arena);
     ep_headers_init(&c->trailers, &c->arena);

@@ -42,6 +42,7 @@ struct ep_http_call_request {
     const struct ep_reply_header *headers; /* the others; names in any case */
     size_t n_headers;
     struct ep_str body;      /* p is NULL: none */
+    bool repeatable;         /* it may go out twice, whatever its method */
     uint64_t timeout_ns;     /* to the end of the reply; 0: EP_HTTP_CALL_TIME_NS */
     size_t reply_bytes;      /* longest body that is taken; 0: EP_HTTP_CALL_REPLY_BYTES */
     ep_http_call_done *done; /* NULL: nobody waits, and the body of the reply is dropped */

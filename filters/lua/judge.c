@@ -212,7 +212,7 @@ static void denied(struct ep_policy *p, struct ep_stream *s, bool shadow, struct
         ep_policy_cover(p, s)->shadow_denied++;
     else
         ep_policy_cover(p, s)->denied++;
-    if (shadow && s->worker->audit && !audit_shadow(s, p, v))
+    if (shadow && !audit_shadow(s, p, v))
         v->refuse = true;
 }
 

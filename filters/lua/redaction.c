@@ -23,7 +23,7 @@ static bool tell(struct ep_stream *s, struct ep_policy *p, const struct ep_redac
         what = ep_arena_printf(&s->arena, "%.*s%s%.*s: %u", EP_STR_ARG(what), what.n ? ", " : "", EP_STR_ARG(name),
                                j->found[k]);
     }
-    return !s->worker->audit || ep_stream_audit(s, &(struct ep_decision){.decision = shadow ? "shadow_redact" : "redact",
+    return ep_stream_audit(s, &(struct ep_decision){.decision = shadow ? "shadow_redact" : "redact",
                                                                          .policy = p->name,
                                                                          .principle = p->principle,
                                                                          .reason = what,

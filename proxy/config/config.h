@@ -59,6 +59,7 @@ struct ep_config {
     struct ep_drain_config drain;
     struct ep_str state; /* directory for what outlives the process; empty: none */
     /* not of the file */
+    struct ep_cluster_config collector; /* made of tracing.otlp; its name is empty when there is none */
     struct ep_str text; /* the file's, as it was read */
     struct ep_chunk_pool chunks;
     struct ep_arena arena;
@@ -106,6 +107,10 @@ void ep_config_unref(struct ep_config *c); /* any thread */
 
 /* What `workers` comes to on this machine: for auto, the CPUs that the cgroup and the affinity grant, at most 2. */
 unsigned ep_config_workers(const struct ep_config *c);
+/* What tracing.otlp comes to as a cluster, in `arena`; collector.c. */
+void ep_config_collector(const struct ep_tracing_config *t, struct ep_cluster_config *out, struct ep_arena *arena);
+/* Of the clusters of a view, in their order: those of the file, then the collector. NULL past the last. */
+const struct ep_cluster_config *ep_config_cluster_at(const struct ep_config *c, size_t i);
 const struct ep_cluster_config *ep_config_cluster(const struct ep_config *c, struct ep_str name);
 
 /* The whole configuration with all defaults, as YAML that reads back the same; secrets as "***" unless asked for.

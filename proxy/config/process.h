@@ -22,6 +22,7 @@ struct ep_serving {
     struct ep_view *next; /* built, not committed */
     struct ep_access_log *next_log;
     struct ep_audit_ear *ear;
+    struct ep_span_export *spans;
     struct ep_policy_set *policies, *next_policies; /* of `worker.view` and `next`; NULL: none */
     struct ep_policy_totals totals;                 /* of all sets this worker had; read by the main thread */
     struct ep_list slots;

@@ -313,9 +313,11 @@ static void check_egress(struct ep_checker *c, const struct ep_config *config)
 
 static void check(void *object, struct ep_checker *c)
 {
-    const struct ep_config *config = object;
+    struct ep_config *config = object;
     const struct ep_listener_config *l = config->listeners.v;
     uint64_t n;
+
+    ep_config_collector(&config->tracing, &config->collector, c->arena);
 
     if (!ep_str_eq(config->workers, EP_STR("auto")) && !(ep_str_u64(config->workers, &n) && n >= 1 && n <= WORKERS_MAX))
         ep_check_error(c, object, "workers", "must be auto or a number from 1 to %u", WORKERS_MAX);

@@ -10,6 +10,7 @@
 
 #include "config/process.h"
 #include "http_call.h"
+#include "span_export.h"
 
 #define SWEEP_NS      (50 * EP_MS)
 #define DRAIN_TICK_NS (10 * EP_MS)
@@ -194,6 +195,7 @@ void ep_serving_commit(struct ep_serving *v, void *attempt, unsigned index)
     for (unsigned i = 0; i < w->view->n_chains; i++)
         take_chain(v, w->view->chains[i], a->fds[i * a->n_workers + index]);
     retire_slots(v);
+    ep_span_export_view(v->spans);
     if (old)
         ep_view_unref(old);
 }
@@ -262,7 +264,7 @@ static void on_drain_tick(struct ep_timer *t)
 {
     struct ep_serving *v = EP_CONTAINER(t, struct ep_serving, sweep);
 
-    if (stage_over(v))
+    if (stage_over(v) && (v->stage != EP_DRAIN_ALL || ep_span_export_flush(v->spans)))
         atomic_store(&v->stage_done, v->stage);
     else
         ep_worker_timer(&v->worker, &v->sweep, DRAIN_TICK_NS);
@@ -298,6 +300,7 @@ bool ep_serving_init(struct ep_serving *v, struct ep_server *s, unsigned index, 
     v->worker.limiter = s->limiter;
     v->worker.stats = s->shards[index];
     v->ear = ep_audit_ear_new(&v->worker);
+    v->spans = ep_span_export_new(&v->worker);
     ep_list_init(&v->slots);
     ep_timer_init(&v->sweep, on_sweep);
     atomic_init(&v->stage_done, EP_DRAIN_NOT);
@@ -339,6 +342,7 @@ static void serving_end(struct ep_serving *v)
     EP_LIST_FOREACH (n, &v->slots)
         ep_listener_stop(&slot_of(n)->listener->listener);
     end_live_streams(v);
+    ep_span_export_stop(v->spans);
     ep_http_call_end_all(w);
     for (int round = 0; round < END_ROUNDS && (!ep_list_empty(&w->conns) || streams_left(v) || w->http_calls); round++) {
         EP_LIST_FOREACH (n, &w->conns)
@@ -361,6 +365,7 @@ static void serving_end(struct ep_serving *v)
     if (v->policies)
         ep_policy_set_unref(v->policies);
     ep_upstream_worker_fini(w);
+    ep_span_export_free(v->spans);
     ep_access_log_free(w->access_log);
     ep_access_log_free(v->next_log);
     ep_identity_unref(v->identity);

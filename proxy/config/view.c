@@ -62,17 +62,19 @@ static void view_free(struct ep_view *view)
 
 static bool add_clusters(struct ep_serving *v, struct ep_view *view, const struct ep_attempt *a, struct ep_error *err)
 {
-    const struct ep_cluster_config *k = a->config->clusters.v;
     struct ep_upstream_env env = environment(v, a->config, a);
+    const struct ep_cluster_config *k;
 
-    view->clusters = ep_calloc(a->config->clusters.n + 1, sizeof(struct ep_cluster *));
-    for (size_t i = 0; i < a->config->clusters.n; i++) {
-        struct ep_cluster *old = v->worker.view ? lookup(v->worker.view, k[i].name) : NULL;
-        struct ep_cluster *made = ep_cluster_new(&env, &k[i], old, err);
+    view->clusters = ep_calloc(a->config->clusters.n + 2, sizeof(struct ep_cluster *));
+    for (size_t i = 0; (k = ep_config_cluster_at(a->config, i)); i++) {
+        struct ep_cluster *old = v->worker.view ? lookup(v->worker.view, k->name) : NULL;
+        struct ep_cluster *made = ep_cluster_new(&env, k, old, err);
         if (!made)
             return false;
         view->clusters[view->n_clusters++] = made;
     }
+    if (a->config->collector.name.n)
+        view->collector = view->clusters[view->n_clusters - 1];
     return true;
 }
 
@@ -127,6 +129,8 @@ struct ep_view *ep_view_build(struct ep_serving *v, const struct ep_attempt *a, 
         .namespace_ = config->node.namespace_,
         .cluster_name = config->node.cluster,
         .trace_sample = config->tracing.sample,
+        .trace_decisions = config->tracing.decisions,
+        .tracing = &config->tracing,
         .constitution = config->constitution.hash,
         .policies_config = config->policies.directory.n || config->policies.charter ? &config->policies : NULL,
         .policies = v->next_policies,
@@ -146,7 +150,6 @@ struct ep_view *ep_view_build(struct ep_serving *v, const struct ep_attempt *a, 
 void ep_view_restore(struct ep_serving *v, const struct ep_attempt *a)
 {
     const struct ep_config *config = v->worker.view->config;
-    const struct ep_cluster_config *k = config->clusters.v;
     const struct ep_listener_config *l = config->listeners.v;
     struct ep_addr *own = ep_calloc(config->listeners.n + 1, sizeof *own);
     struct ep_attempt old = *a;
@@ -158,7 +161,7 @@ void ep_view_restore(struct ep_serving *v, const struct ep_attempt *a)
     env = environment(v, config, &old);
     for (unsigned i = 0; i < v->worker.view->n_clusters; i++) {
         struct ep_error err;
-        struct ep_cluster *same = ep_cluster_new(&env, &k[i], v->worker.view->clusters[i], &err);
+        struct ep_cluster *same = ep_cluster_new(&env, ep_config_cluster_at(config, i), v->worker.view->clusters[i], &err);
         if (same)
             ep_cluster_unref(same);
     }

@@ -59,6 +59,9 @@ struct ep_view {
     struct ep_str service;       /* node.service: the `source` and `destination` of the hop's labels */
     struct ep_str namespace_, cluster_name;
     double trace_sample;         /* tracing.sample */
+    int trace_decisions;         /* tracing.decisions */
+    struct ep_cluster *collector; /* of clusters: where spans go; NULL: nowhere */
+    const struct ep_tracing_config *tracing; /* filter/trace.h */
     struct ep_str constitution;  /* the hash; for stamping and for chaos */
     const struct ep_policies_config *policies_config;         /* filter/policies_config.h; NULL: none */
     struct ep_policy_set *policies; /* of this worker, made of the configured directory (lua/policy.h); NULL: none was

@@ -49,8 +49,8 @@ static bool record(struct ep_stream *s, struct ep_audit *a, const struct ep_deci
     struct ep_audit_field fields[] = {
         {.key = "decision", .value = ep_str(d->decision)},
         {.key = "decision_id", .value = ep_stream_decision(s)},
-        {.key = "trace_id", .value = s->trace_id},
-        {.key = "span_id", .value = s->span_id},
+        {.key = "trace_id", .value = ep_stream_trace(s)},
+        {.key = "span_id", .value = ep_stream_span_on_record(s)},
         {.key = "agent_id", .value = s->peer_id},
         {.key = "tenant_id", .value = c->tenant},
         {.key = "policy", .value = d->policy},
@@ -82,11 +82,23 @@ static bool record(struct ep_stream *s, struct ep_audit *a, const struct ep_deci
     return true;
 }
 
+/* For the span: a denial before anything else, else what was first. */
+static void note(struct ep_stream *s, const struct ep_decision *d)
+{
+    if (s->decision && strcmp(d->decision, "deny") != 0)
+        return;
+    ep_stream_decision(s);
+    s->decision = d->decision;
+    s->decision_policy = ep_arena_str(&s->arena, d->policy);
+    s->decision_principle = ep_arena_str(&s->arena, d->principle);
+}
+
 bool ep_stream_audit_try(struct ep_stream *s, const struct ep_decision *d)
 {
+    if (s->worker->spans)
+        note(s, d);
     if (!s->worker->audit)
         return true;
-    ep_stream_trace(s);
     return record(s, s->worker->audit, d);
 }
 

@@ -3,6 +3,7 @@
  * The series of a (route, protocol, peer) are looked up once and kept in a small cache of the chain, so a
  * request pays for its records and not for finding them. */
 #include "filter/private.h"
+#include "filter/span.h"
 #include "filter/trace.h"
 
 #include <stdlib.h>
@@ -221,6 +222,11 @@ void ep_report_stream(struct ep_stream *s)
     if (s->worker->access_log && ep_access_log_wants(s->worker->access_log, s->refused || s->response_flag || s->status >= 500,
                                                      &s->worker->rng))
         access_log(s, &x);
+    if (EP_UNLIKELY(s->worker->spans != NULL))
+        ep_span_record(s, &(struct ep_span_times){.self = x.v[STAGE_SELF],
+                                                  .filter = x.v[STAGE_FILTER],
+                                                  .queue = x.v[STAGE_QUEUE],
+                                                  .upstream = x.v[STAGE_UPSTREAM]});
 }
 
 void ep_stream_events_passed(struct ep_stream *s, unsigned n)

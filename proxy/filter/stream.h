@@ -95,7 +95,8 @@ struct ep_stream {
     struct ep_str endpoint;             /* where it went: "127.0.0.1:8080"; empty: nowhere yet */
     struct ep_str cluster_name;
     struct ep_str upstream_peer_id;     /* SPIFFE ID of the server when mTLS went out; else empty */
-    struct ep_str trace_id, span_id; /* ep_stream_trace(): empty until somebody asked; the latter of a traceparent that came */
+    struct ep_str trace_id, parent_id;  /* ep_stream_trace(): empty until somebody asked; the latter of a traceparent that came */
+    struct ep_str span_id;              /* ep_stream_span(): ours; empty until somebody asked */
     struct ep_str request_id;
     struct ep_timeline time;
     unsigned status;                    /* of the response; 0: none yet */
@@ -104,6 +105,8 @@ struct ep_stream {
     struct ep_tag *tags;                /* in the arena; each space and key once */
     struct ep_str decision_id;          /* set when something decided: in the reply, the log and the audit */
     struct ep_str denied_by, denied_code; /* of the refusal */
+    const char *decision;               /* the first that was noted: "deny", "shadow_deny" …; NULL: none (decision.c) */
+    struct ep_str decision_policy, decision_principle;
     unsigned denied_status;             /* its own, whatever the protocol made of it on the wire; 0: none */
     enum ep_peer_constitution peer_constitution;
     struct ep_list audit_node;          /* worker->unsettled: its record is on the way to the disk */
@@ -128,6 +131,8 @@ struct ep_stream {
     bool midway;                        /* the response ends by last_words, behind what has passed */
     struct ep_str last_words;
     uint64_t event_ns;                  /* when the last event passed; 0: none yet */
+    bool trace_known, traced;           /* ep_stream_traced() */
+    uint8_t trace_flags;                /* of traceparent */
     uint8_t current;                    /* filter whose step runs */
     uint64_t walk_clock_ns;             /* when it began, when `timed` */
     struct ep_task task;                /* deferred replies and the end */

@@ -1,5 +1,8 @@
-/* W3C Trace Context (https://www.w3.org/TR/trace-context/): traceparent is carried on as it came, and made for a share
- * of the requests that have none.
+/* W3C Trace Context (https://www.w3.org/TR/trace-context/) and who is traced.
+ *
+ * A request that is not traced carries its traceparent and tracestate on as they came: this hop takes no part in the trace. One
+ * that is traced gets our span's id as the parent of what follows; tracestate stays, since we have no entry of our own in it.
+ * What can't be read as a traceparent is dropped with its tracestate, and is as good as none.
  *
  * A random value is in no HPACK table: making one costs a tenth of a small request, so it is for those that something
  * will use. What is logged or audited gets a trace id in any case, made when it is asked for. */
@@ -7,36 +10,79 @@
 
 #include "filter/chain.h"
 
-static const struct ep_field fields[] = {
-    {.key = "sample",
-     .type = EP_TYPE_PERCENT,
-     .offset = offsetof(struct ep_tracing_config, sample),
-     .preset = "0%",
-     .max = 100,
-     .help = "Of the requests that come without a traceparent, the share that gets one, marked as sampled. One that "
-             "came is carried on in any case."},
-};
+#define FLAG_SAMPLED 1u
+#define FLAGS_KNOWN  3u /* sampled, and of level 2: random */
 
-const struct ep_schema ep_tracing_schema =
-    EP_SCHEMA("tracing", "Distributed traces.", struct ep_tracing_config, fields, .check = NULL);
-
-static bool lower_hex(struct ep_str s)
+bool ep_collector_parse(struct ep_str url, struct ep_collector *out)
 {
-    bool some = false;
+    struct ep_str rest;
+    ptrdiff_t slash, colon = -1;
+    uint64_t port;
 
-    for (size_t i = 0; i < s.n; i++) {
-        if (!((s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] >= 'a' && s.p[i] <= 'f')))
+    *out = (struct ep_collector){.https = ep_str_casestarts(url, EP_STR("https://"))};
+    if (!out->https && !ep_str_casestarts(url, EP_STR("http://")))
+        return false;
+    rest = ep_str_n(url.p + 7 + out->https, url.n - 7 - out->https);
+    slash = ep_str_find(rest, '/', 0);
+    out->authority = ep_str_n(rest.p, slash < 0 ? rest.n : (size_t)slash);
+    out->path = ep_str_n(rest.p + out->authority.n, rest.n - out->authority.n);
+    while (out->path.n && out->path.p[out->path.n - 1] == '/')
+        out->path.n--;
+    for (size_t i = 0; i < url.n; i++)
+        if (url.p[i] <= ' ' || url.p[i] > '~' || strchr("@?#", url.p[i]))
             return false;
-        some |= s.p[i] != '0';
+    for (size_t i = 0; i < out->authority.n; i++)
+        if (out->authority.p[i] == ':' && (out->authority.p[0] != '[' || (i && out->authority.p[i - 1] == ']')))
+            colon = (ptrdiff_t)i;
+    out->port = out->https ? 443 : 80;
+    out->host = ep_str_n(out->authority.p, colon < 0 ? out->authority.n : (size_t)colon);
+    if (colon >= 0) {
+        if (!ep_str_u64(ep_str_n(out->authority.p + colon + 1, out->authority.n - (size_t)colon - 1), &port) || port == 0 ||
+            port > 65535)
+            return false;
+        out->port = (uint16_t)port;
     }
-    return some;
+    if (out->host.n > 2 && out->host.p[0] == '[' && out->host.p[out->host.n - 1] == ']')
+        out->host = ep_str_n(out->host.p + 1, out->host.n - 2);
+    for (size_t i = 0; i < out->host.n; i++) {
+        char c = ep_lower(out->host.p[i]);
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || strchr(".-_:", c)))
+            return false;
+    }
+    return out->host.n > 0 && out->path.n <= EP_COLLECTOR_PATH_MAX;
 }
 
-/* "00-<32 hex>-<16 hex>-<2 hex>", neither id all zero; later versions may go on behind it. */
-static bool valid(struct ep_str t)
+static int hex_digit(char c)
 {
-    return t.n >= 55 && t.p[2] == '-' && t.p[35] == '-' && t.p[52] == '-' && lower_hex(ep_str_n(t.p + 3, 32)) &&
-           lower_hex(ep_str_n(t.p + 36, 16));
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool lower_hex(struct ep_str s, bool *zero)
+{
+    *zero = true;
+    for (size_t i = 0; i < s.n; i++) {
+        if (hex_digit(s.p[i]) < 0)
+            return false;
+        *zero &= s.p[i] == '0';
+    }
+    return true;
+}
+
+/* "00-<32 hex>-<16 hex>-<2 hex>", neither id all zero; later versions may go on behind it, by another '-'. */
+bool ep_traceparent_parse(struct ep_str t, struct ep_traceparent *out)
+{
+    bool no_trace, no_parent, zero, first;
+
+    if (t.n < 55 || t.p[2] != '-' || t.p[35] != '-' || t.p[52] != '-' || !lower_hex(ep_str_n(t.p, 2), &first) ||
+        ep_str_starts(t, EP_STR("ff")) || (t.n > 55 && (first || t.p[55] != '-')))
+        return false;
+    out->trace_id = ep_str_n(t.p + 3, 32);
+    out->parent_id = ep_str_n(t.p + 36, 16);
+    if (!lower_hex(out->trace_id, &no_trace) || !lower_hex(out->parent_id, &no_parent) || no_trace || no_parent ||
+        !lower_hex(ep_str_n(t.p + 53, 2), &zero))
+        return false;
+    out->flags = (uint8_t)(hex_digit(t.p[53]) << 4 | hex_digit(t.p[54]));
+    return true;
 }
 
 /* 16 hex digits, eight at a time: each byte of x is one digit's value, and those above 9 get the way to 'a' added. */
@@ -54,17 +100,25 @@ static void hex(char *out, uint64_t v)
     }
 }
 
+/* The caller's traceparent, if the request has just one and it can be read. */
+static bool given_of(const struct ep_headers *h, struct ep_traceparent *t)
+{
+    struct ep_str given = ep_headers_get_id(h, EP_HDR_TRACEPARENT);
+
+    return given.n && ep_traceparent_parse(given, t) && ep_headers_count_id(h, EP_HDR_TRACEPARENT) == 1;
+}
+
 struct ep_str ep_stream_trace(struct ep_stream *s)
 {
-    struct ep_str given;
+    struct ep_traceparent t;
     char *p;
 
-    if (s->trace_id.n || s->down->version == EP_HTTP_TCP)
+    if (s->trace_id.n || (s->down->version == EP_HTTP_TCP && !s->worker->spans))
         return s->trace_id;
-    given = ep_headers_get_id(&s->request.headers, EP_HDR_TRACEPARENT);
-    if (valid(given)) {
-        s->trace_id = ep_arena_str(&s->arena, ep_str_n(given.p + 3, 32));
-        s->span_id = ep_arena_str(&s->arena, ep_str_n(given.p + 36, 16));
+    if (given_of(&s->request.headers, &t)) {
+        s->trace_id = ep_arena_str(&s->arena, t.trace_id);
+        s->parent_id = ep_arena_str(&s->arena, t.parent_id);
+        s->trace_flags = t.flags & FLAGS_KNOWN;
         return s->trace_id;
     }
     p = ep_arena_alloc(&s->arena, 32);
@@ -74,25 +128,74 @@ struct ep_str ep_stream_trace(struct ep_stream *s)
     return s->trace_id;
 }
 
+struct ep_str ep_stream_span(struct ep_stream *s)
+{
+    char *p;
+
+    if (s->span_id.n)
+        return s->span_id;
+    p = ep_arena_alloc(&s->arena, 16);
+    hex(p, ep_rng_u64(&s->worker->rng) | 1);
+    s->span_id = ep_str_n(p, 16);
+    return s->span_id;
+}
+
+struct ep_str ep_stream_span_on_record(struct ep_stream *s)
+{
+    ep_stream_trace(s);
+    if (s->worker->spans && (s->view->trace_decisions == EP_TRACE_DECISIONS_ALWAYS || ep_stream_traced(s)))
+        return ep_stream_span(s);
+    return s->parent_id;
+}
+
+bool ep_stream_traced(struct ep_stream *s)
+{
+    double sample = s->view->trace_sample;
+
+    if (s->trace_known)
+        return s->traced;
+    s->trace_known = true;
+    if (ep_headers_find_id(&s->request.headers, EP_HDR_TRACEPARENT))
+        ep_stream_trace(s); /* the caller's, if it can be read; one of our own is made only where it is used */
+    if (s->parent_id.n)
+        s->traced = s->worker->spans && (s->trace_flags & FLAG_SAMPLED);
+    else
+        s->traced = sample > 0 && ep_rng_unit(&s->worker->rng) < sample;
+    if (s->traced)
+        s->trace_flags |= FLAG_SAMPLED;
+    return s->traced;
+}
+
 void ep_trace_pass(struct ep_stream *s)
 {
     struct ep_headers *h = &s->request.headers;
-    struct ep_str given = ep_headers_get_id(h, EP_HDR_TRACEPARENT);
-    double sample = s->view->trace_sample;
+    struct ep_header *header = ep_headers_find_id(h, EP_HDR_TRACEPARENT);
+    struct ep_traceparent t;
     char *p;
 
-    if (given.n && valid(given))
+    if (EP_LIKELY(!header && s->view->trace_sample <= 0))
         return;
-    if (given.n)
+    if (s->down->version == EP_HTTP_TCP)
+        return;
+    if (header && !given_of(h, &t)) {
         ep_headers_remove_id(h, EP_HDR_TRACEPARENT);
-    if (EP_LIKELY(sample <= 0) || s->down->version == EP_HTTP_TCP || ep_rng_unit(&s->worker->rng) >= sample)
+        ep_headers_remove_id(h, EP_HDR_TRACESTATE);
+        header = NULL;
+    }
+    if (!ep_stream_traced(s))
         return;
     p = ep_arena_alloc(&s->arena, 56);
     memcpy(p, "00-", 3);
     memcpy(p + 3, ep_stream_trace(s).p, 32);
     p[35] = '-';
-    hex(p + 36, ep_rng_u64(&s->worker->rng) | 1);
-    memcpy(p + 52, "-01", 3);
-    ep_headers_append(h, EP_HDR_TRACEPARENT, EP_STR("traceparent"), ep_str_n(p, 55));
-    h->v[h->n - 1].flags |= EP_HEADER_NO_INDEX; /* it never comes twice: don't fill the HPACK table with it */
+    memcpy(p + 36, ep_stream_span(s).p, 16);
+    memcpy(p + 52, "-0", 2);
+    p[54] = (char)('0' + s->trace_flags);
+    if (header) {
+        header->value = ep_str_n(p, 55);
+    } else {
+        ep_headers_append(h, EP_HDR_TRACEPARENT, EP_STR("traceparent"), ep_str_n(p, 55));
+        header = &h->v[h->n - 1];
+    }
+    header->flags |= EP_HEADER_NO_INDEX; /* it never comes twice: don't fill the HPACK table with it */
 }

@@ -56,6 +56,7 @@ struct ep_worker {
     void *audit;                   /* observe's audit of the process; shared and locked inside */
     struct ep_list unsettled;      /* streams whose audit record is on its way to the disk (filter/decision.h) */
     void *access_log;              /* struct ep_access_log of this worker; NULL: none */
+    void *spans;                   /* struct ep_span_queue (filter/span.h); NULL: no spans are made */
     void *owner;                   /* struct ep_server of the process (proxy/config or cli), for listeners */
     bool draining;
     bool clocked;                  /* now_ns was taken in this turn */
