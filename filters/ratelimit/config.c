@@ -1,6 +1,8 @@
 /* The schema of `ratelimit`, and how a rate is written. */
 #include "ratelimit/ratelimit.h"
 
+#include "meter/meter.h"
+
 #define MATCH(member) offsetof(struct ep_ratelimit_match, member)
 #define LIMIT(member) offsetof(struct ep_ratelimit_limit, member)
 #define ALL(member)   offsetof(struct ep_ratelimit_config, member)
@@ -10,7 +12,7 @@
 
 const char *const ep_ratelimit_kind_names[] = {"requests", "bytes", "tokens", "cost", NULL};
 
-static const char *const key_names[] = {"principal", "tenant", "agent", "session", "protocol", "method",
+static const char *const key_names[] = {"principal", "tenant", "agent", "session", "protocol", "service", "method",
                                         "tool",      "model",  "host",  "path",    "route",    "address"};
 
 #define GLOBS(key_, member, help_)                                                                                     \
@@ -45,9 +47,9 @@ static const struct ep_field limit_fields[] = {
      .type = EP_TYPE_LIST,
      .item = EP_TYPE_STR,
      .offset = LIMIT(key),
-     .help =
-         "What calls share a bucket by: principal, tenant, agent, session, protocol, method, tool, model, host, path, "
-         "route, address, header:NAME. None: all share one."},
+     .help = "What calls share a bucket by: principal, tenant, agent, session, protocol, service, method, tool, model, "
+             "host, path, "
+             "route, address, header:NAME. None: all share one."},
     {.key = "match",
      .type = EP_TYPE_STRUCT,
      .offset = LIMIT(match),
@@ -61,6 +63,14 @@ static const struct ep_field limit_fields[] = {
      .type = EP_TYPE_STR,
      .offset = LIMIT(rates[EP_RATELIMIT_BYTES]),
      .help = "Bytes of body, both ways: 10MiB/s."},
+    {.key = "tokens",
+     .type = EP_TYPE_STR,
+     .offset = LIMIT(rates[EP_RATELIMIT_TOKENS]),
+     .help = "Tokens of language models, read and written: 100000/1m. Needs the filter meter."},
+    {.key = "cost",
+     .type = EP_TYPE_STR,
+     .offset = LIMIT(rates[EP_RATELIMIT_COST]),
+     .help = "Money for language models, by the prices of the filter meter: 5/1d, 0.50/1h."},
     {.key = "burst",
      .type = EP_TYPE_STR,
      .offset = LIMIT(burst_text),
@@ -89,22 +99,6 @@ static const struct ep_field limit_fields[] = {
 
 /* --- rates --- */
 
-/* "2.5" in billionths. */
-static bool nano(struct ep_str text, uint64_t *out)
-{
-    ptrdiff_t point = ep_str_find(text, '.', 0);
-    struct ep_str whole = point < 0 ? text : ep_str_n(text.p, (size_t)point);
-    struct ep_str part = point < 0 ? EP_STR("0") : ep_str_n(text.p + point + 1, text.n - (size_t)point - 1);
-    uint64_t units, fraction;
-
-    if (!ep_str_u64(whole, &units) || part.n > 9 || !ep_str_u64(part, &fraction) || units > COUNT_MAX / EP_NANO)
-        return false;
-    for (size_t i = part.n; i < 9; i++)
-        fraction *= 10;
-    *out = units * EP_NANO + fraction;
-    return true;
-}
-
 static bool amount(enum ep_ratelimit_kind kind, struct ep_str text, uint64_t *out)
 {
     text = ep_str_trim(text);
@@ -112,7 +106,7 @@ static bool amount(enum ep_ratelimit_kind kind, struct ep_str text, uint64_t *ou
     case EP_RATELIMIT_BYTES:
         return ep_parse_size(text, out) && *out <= COUNT_MAX;
     case EP_RATELIMIT_COST:
-        return nano(text, out);
+        return ep_parse_nano(text, out) && *out <= COUNT_MAX;
     default:
         return ep_str_u64(text, out) && *out <= COUNT_MAX;
     }
@@ -159,7 +153,7 @@ static void check_rate(struct ep_ratelimit_limit *l, struct ep_checker *c)
     }
     if (given != 1) {
         ep_check_error(c, l, given ? ep_ratelimit_kind_names[l->kind] : "name",
-                       "a limit counts one thing: give one of requests and bytes%s",
+                       "a limit counts one thing: give one of requests, bytes, tokens and cost%s",
                        given ? ", and the others a limit of their own" : "");
         return;
     }
@@ -252,6 +246,12 @@ static const struct ep_field fields[] = {
      .preset = "refused",
      .names = header_modes,
      .help = "On which answers RateLimit and RateLimit-Policy stand."},
+    {.key = "reserve",
+     .type = EP_TYPE_INT,
+     .offset = ALL(reserve),
+     .preset = "1000",
+     .max = 1e9,
+     .help = "Tokens that are reserved for an answer when the request doesn't say how long it may be."},
 };
 
 static void check(void *object, struct ep_checker *c)
@@ -269,5 +269,6 @@ static void check(void *object, struct ep_checker *c)
             }
 }
 
-const struct ep_schema ep_ratelimit_schema = EP_SCHEMA("ratelimit", "Limits on calls and bytes, for the whole pod.",
-                                                       struct ep_ratelimit_config, fields, .check = check);
+const struct ep_schema ep_ratelimit_schema =
+    EP_SCHEMA("ratelimit", "Limits on calls, bytes, tokens and money, for the whole pod.", struct ep_ratelimit_config,
+              fields, .check = check);

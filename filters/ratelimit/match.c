@@ -78,6 +78,8 @@ static struct ep_str value_of(const struct ep_ratelimit_part *p, struct ep_strea
         return c->session;
     case EP_BY_PROTOCOL:
         return c->protocol;
+    case EP_BY_SERVICE:
+        return c->service;
     case EP_BY_METHOD:
         return c->method;
     case EP_BY_TOOL:

@@ -5,15 +5,19 @@
  * and all, is part of the keys: a reload that doesn't change it finds its buckets as they were, one that does begins
  * with full ones.
  *
- * Bytes are known at the end only: the request takes what it says of itself, and what was more is owed. */
+ * Bytes, tokens and money are known at the end only: a request takes what it may need at most, as far as it says, and
+ * at its end the rest is put back, or what was more is owed. */
 #include "ratelimit/ratelimit.h"
 
 #include <stdlib.h>
 
 #include "filter/chain.h"
 #include "filter/decision.h"
-#include "filter/refusal.h"
+#include "meter/meter.h"
 #include "observe/observe.h"
+
+#define UNPRICED UINT64_MAX
+#define NO_PRICE (EP_LIMIT_FULL + 1) /* beside enum ep_limit_result: a reason to say no */
 
 enum decision { ALLOW, DENY, SHADOW_DENY, DECISIONS };
 
@@ -94,6 +98,7 @@ static void load_limit(struct ep_filter_instance *i, struct limit *l, const stru
 static bool load(struct ep_filter_instance *i, struct ep_error *err)
 {
     const struct ep_ratelimit_config *config = i->config;
+    const struct ep_meter_config *meter = ep_meter_config_of(i->chain->config);
     const struct ep_ratelimit_limit *c = config->limits.v;
     struct ratelimit *r;
 
@@ -103,6 +108,12 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
                                 EP_STR_ARG(c[k].name));
         if (c[k].needs_identity && !stands_behind(i, "identity"))
             return ep_error_set(err, "limit %.*s is about the caller: put the filter 'identity' in front",
+                                EP_STR_ARG(c[k].name));
+        if (c[k].kind >= EP_RATELIMIT_TOKENS && !meter)
+            return ep_error_set(err, "limit %.*s needs the filter 'meter', which reads what was used",
+                                EP_STR_ARG(c[k].name));
+        if (c[k].kind == EP_RATELIMIT_COST && !meter->prices.n)
+            return ep_error_set(err, "limit %.*s needs a price list: give the filter 'meter' its prices",
                                 EP_STR_ARG(c[k].name));
     }
     r = i->data = ep_calloc(1, sizeof *r);
@@ -126,7 +137,7 @@ static void unload(struct ep_filter_instance *i)
 
 /* --- refusing --- */
 
-static struct ep_str reason_of(struct ep_arena *arena, const struct ep_ratelimit_limit *c, enum ep_limit_result why)
+static struct ep_str reason_of(struct ep_arena *arena, const struct ep_ratelimit_limit *c, unsigned why)
 {
     static const char *const units[EP_RATELIMIT_KINDS] = {" requests", " of body", " tokens", " in money"};
     struct ep_str amount = c->rates[c->kind];
@@ -134,6 +145,8 @@ static struct ep_str reason_of(struct ep_arena *arena, const struct ep_ratelimit
 
     if (why == EP_LIMIT_FULL)
         return EP_STR("too many callers at once are under limits");
+    if (why == NO_PRICE)
+        return EP_STR("the model has no price");
     amount.n = (size_t)EP_MAX(ep_str_find(amount, '/', 0), 0);
     amount = ep_str_trim(amount);
     ep_format_duration(c->rate.per_ns, per);
@@ -143,12 +156,13 @@ static struct ep_str reason_of(struct ep_arena *arena, const struct ep_ratelimit
 }
 
 /* The step's answer when a limit says no. */
-static enum ep_step say_no(struct ep_stream *s, const struct limit *l, const struct ep_call *call,
-                           enum ep_limit_result why, const struct ep_limit_state *state)
+static enum ep_step say_no(struct ep_stream *s, const struct limit *l, const struct ep_call *call, unsigned why,
+                           const struct ep_limit_state *state)
 {
     static const char *const codes[] = {[EP_LIMIT_EMPTY] = "ratelimit.exceeded",
                                         [EP_LIMIT_NEVER] = "ratelimit.too_large",
-                                        [EP_LIMIT_FULL] = "ratelimit.full"};
+                                        [EP_LIMIT_FULL] = "ratelimit.full",
+                                        [NO_PRICE] = "ratelimit.unpriced"};
     const struct ep_ratelimit_config *config = ep_filter_config(s);
     struct ratelimit *r = ep_filter_data(s);
     struct ep_str reason = reason_of(&s->arena, l->c, why);
@@ -173,7 +187,7 @@ static enum ep_step say_no(struct ep_stream *s, const struct limit *l, const str
                    : EP_REPLIED;
     }
     ep_cell_add(l->cells[DENY], 1);
-    if (config->headers != EP_RATELIMIT_NO_HEADERS && why != EP_LIMIT_FULL) {
+    if (config->headers != EP_RATELIMIT_NO_HEADERS && why < EP_LIMIT_FULL) {
         ep_ratelimit_state_item(&s->arena, l->c, state, &refusal.limit);
         ep_ratelimit_policy_item(&s->arena, l->c, &refusal.limit_policy);
     }
@@ -183,16 +197,32 @@ static enum ep_step say_no(struct ep_stream *s, const struct limit *l, const str
 
 /* --- taking --- */
 
-static uint64_t amount_of(struct ep_stream *s, const struct limit *l)
+/* What a call may take at most. False: under this kind of limit it takes nothing. */
+static bool amount_of(struct ep_stream *s, const struct limit *l, const struct ep_call *c, uint64_t *n)
 {
-    uint64_t n;
+    const struct ep_ratelimit_config *config = ep_filter_config(s);
+    const struct ep_price *price;
+    struct ep_usage most;
 
-    switch (l->c->kind) {
-    case EP_RATELIMIT_BYTES:
-        return ep_str_u64(ep_headers_get_id(&s->request.headers, EP_HDR_CONTENT_LENGTH), &n) && n ? n : 1;
-    default:
-        return 1;
+    *n = 1;
+    if (l->c->kind == EP_RATELIMIT_REQUESTS)
+        return true;
+    if (l->c->kind == EP_RATELIMIT_BYTES) {
+        if (!ep_str_u64(ep_headers_get_id(&s->request.headers, EP_HDR_CONTENT_LENGTH), n))
+            *n = 1;
+        *n = EP_MAX(*n, 1u);
+        return true;
     }
+    if (!ep_call_uses_tokens(c))
+        return false;
+    most =
+        (struct ep_usage){.input = ep_estimate_input(s, c), .output = ep_estimate_output(c, (uint64_t)config->reserve)};
+    *n = most.input + most.output;
+    if (l->c->kind == EP_RATELIMIT_COST) {
+        price = ep_price_of(ep_meter_config_of(s->chain->config), c->model);
+        *n = price ? EP_MAX(ep_price_cost(price, &most), 1u) : UNPRICED;
+    }
+    return true;
 }
 
 static void give_back(struct ratelimit *r, struct state *state, uint64_t now)
@@ -211,9 +241,11 @@ static enum ep_step take(struct ep_stream *s, struct state *state, const struct 
     struct taken *t = &state->v[state->n];
     enum ep_limit_result result;
 
-    *t = (struct taken){.limit = l, .n = amount_of(s, l)};
-    if (!ep_ratelimit_key(r->table, l->base, l->c, s, call, &t->key))
+    *t = (struct taken){.limit = l};
+    if (!amount_of(s, l, call, &t->n) || !ep_ratelimit_key(r->table, l->base, l->c, s, call, &t->key))
         return EP_NEXT;
+    if (EP_UNLIKELY(t->n == UNPRICED))
+        return say_no(s, l, call, NO_PRICE, &t->state);
     result = ep_limiter_take(r->table, t->key, &l->c->rate, t->n, s->worker->now_ns, &t->state);
     if (EP_LIKELY(result == EP_LIMIT_TAKEN)) {
         state->n++;
@@ -287,6 +319,26 @@ static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end
     return EP_NEXT;
 }
 
+/* What it was in the end. A call whose answer doesn't say, or broke off, keeps what it took, or what was seen of it if
+ * that is more; one that no model has answered gives it back. */
+static uint64_t used(struct ep_stream *s, const struct taken *t)
+{
+    const struct ep_usage *u;
+    uint64_t seen;
+
+    if (t->limit->c->kind == EP_RATELIMIT_BYTES)
+        return s->request.bytes + s->response.bytes;
+    u = ep_meter_usage(s);
+    if (!u || !u->answered) {
+        bool failed = s->status != 0 && !s->local_reply; /* the provider says that it did nothing */
+        return s->time.upstream_sent && !failed ? t->n : 0;
+    }
+    seen = t->limit->c->kind == EP_RATELIMIT_COST ? u->cost_nano : u->input + u->output;
+    if (u->whole && ((u->input_known && u->output_known) || (u->readable && u->output)))
+        return seen;
+    return EP_MAX(seen, t->n);
+}
+
 static void finish(struct ep_stream *s, void *state_)
 {
     struct ratelimit *r = ep_filter_data(s);
@@ -294,15 +346,15 @@ static void finish(struct ep_stream *s, void *state_)
 
     for (unsigned i = 0; i < state->n; i++) {
         const struct taken *t = &state->v[i];
-        if (t->limit->c->kind == EP_RATELIMIT_BYTES)
-            ep_limiter_settle(r->table, t->key, &t->limit->c->rate, t->n, s->request.bytes + s->response.bytes,
-                              s->worker->now_ns);
+        if (t->limit->c->kind != EP_RATELIMIT_REQUESTS)
+            ep_limiter_settle(r->table, t->key, &t->limit->c->rate, t->n, used(s, t), s->worker->now_ns);
     }
 }
 
 const struct ep_filter ep_filter_ratelimit = {
     .name = "ratelimit",
-    .help = "How many calls and bytes, by caller, tool, model, header and more; one limit over all workers.",
+    .help = "How many calls, bytes and tokens, and how much money, by caller, tool, model and more; one limit over all "
+            "workers.",
     .schema = &ep_ratelimit_schema,
     .load = load,
     .unload = unload,

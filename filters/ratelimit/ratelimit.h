@@ -5,9 +5,8 @@
 #include "filter/filter.h"
 #include "filter/limiter.h"
 
-#define EP_RATELIMIT_MAX   32u         /* limits of one filter */
-#define EP_RATELIMIT_PARTS 8u          /* of a key */
-#define EP_NANO            1000000000u /* money is counted in billionths */
+#define EP_RATELIMIT_MAX   32u /* limits of one filter */
+#define EP_RATELIMIT_PARTS 8u  /* of a key */
 
 enum ep_ratelimit_kind {
     EP_RATELIMIT_REQUESTS,
@@ -32,6 +31,7 @@ enum ep_ratelimit_by {
     EP_BY_AGENT,
     EP_BY_SESSION,
     EP_BY_PROTOCOL,
+    EP_BY_SERVICE,
     EP_BY_METHOD,
     EP_BY_TOOL,
     EP_BY_MODEL,

@@ -1,14 +1,14 @@
 /* Making a chain: the filters of one listener in order, its routes, its limits.
  *
  * The order that DESIGN.md section 1 gives is the default: identity knows who calls, agent what is called, the
- * constitution and the policies judge, chaos breaks what is allowed, the router sends it on. */
+ * constitution and the policies judge, chaos breaks what is allowed, the meter counts it, the router sends it on. */
 #include "filter/chain.h"
 
 #include <stdlib.h>
 
 #include "filter/private.h"
 
-static const char *const default_filters[] = {"identity", "agent", "constitution", "policies", "mcp", "chaos"};
+static const char *const default_filters[] = {"identity", "agent", "constitution", "policies", "mcp", "chaos", "meter"};
 
 static bool add_filter(struct ep_chain *c, const struct ep_filter *f, const void *config, struct ep_error *err)
 {

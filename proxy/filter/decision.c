@@ -42,6 +42,12 @@ static struct ep_str metadata(struct ep_stream *s)
     return text;
 }
 
+/* Of a stream that was refused in the middle: what it had used. */
+static struct ep_str count(struct ep_stream *s, uint64_t n)
+{
+    return n ? ep_arena_printf(&s->arena, "%llu", (unsigned long long)n) : (struct ep_str){NULL, 0};
+}
+
 static bool record(struct ep_stream *s, struct ep_audit *a, const struct ep_decision *d)
 {
     const struct ep_call *c = d->call ? d->call : &s->call;
@@ -65,6 +71,8 @@ static bool record(struct ep_stream *s, struct ep_audit *a, const struct ep_deci
         {.key = "risk_score", .value = c->impact, .json = true},
         {.key = "constitutional_hash", .value = s->view->constitution},
         {.key = "compliance_tags", .value = p ? p->tags_json : (struct ep_str){NULL, 0}, .json = true},
+        {.key = "tokens_input", .value = count(s, s->usage ? s->usage->input : 0), .json = true},
+        {.key = "tokens_output", .value = count(s, s->usage ? s->usage->output : 0), .json = true},
         d->more,
         {.key = "metadata", .json = true},
     };

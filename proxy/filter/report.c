@@ -38,10 +38,9 @@ void ep_report_free(struct ep_chain *c)
     c->series_cache = NULL;
 }
 
-/* "spiffe://td/ns/agents/sa/planner" is "agents/planner" in a label; anything else stands as it is. */
-static struct ep_str short_peer(struct ep_stream *s, struct ep_str id)
+struct ep_str ep_stream_peer_label(struct ep_stream *s)
 {
-    struct ep_str rest = id, part, ns = {NULL, 0}, sa = {NULL, 0};
+    struct ep_str id = s->peer_id, rest = id, part, ns = {NULL, 0}, sa = {NULL, 0};
     bool want_ns = false, want_sa = false;
 
     if (!id.n)
@@ -97,7 +96,7 @@ static struct ep_series *series_of(struct ep_stream *s, struct cache *cache)
     cluster = s->route ? s->route->config->cluster : EP_STR("none");
     if (s->direction == EP_INBOUND) {
         direction = EP_STR("inbound");
-        source = short_peer(s, s->peer_id);
+        source = ep_stream_peer_label(s);
         destination = s->view->service.n ? s->view->service : cluster;
     } else {
         direction = EP_STR("outbound");
@@ -198,6 +197,14 @@ static void access_log(struct ep_stream *s, const struct spans *x)
     };
     char peer[128];
 
+    if (s->usage && s->usage->answered) {
+        r.metered = true;
+        r.tokens_input = s->usage->input;
+        r.tokens_output = s->usage->output;
+        r.tokens_estimated = !s->usage->input_known || !s->usage->output_known;
+        r.priced = s->usage->priced;
+        r.cost_nano = s->usage->cost_nano;
+    }
     if (s->down->conn)
         r.downstream = ep_str_n(peer, (size_t)ep_addr_format(&s->down->conn->peer, peer));
     ep_access_log_record(s->worker->access_log, &r);

@@ -6,6 +6,7 @@
 #define EP_FILTER_STREAM_H
 
 #include "filter/call.h"
+#include "filter/usage.h"
 #include "http/http.h"
 
 struct ep_chain;
@@ -85,6 +86,7 @@ struct ep_stream {
     uint64_t *filter_ns;                /* likewise, when `timed` */
     struct ep_call call;
     struct ep_slab *call_slab;          /* that call's slices may point into: the report reads them last of all; or NULL */
+    struct ep_usage *usage;             /* of a language model; made by `meter`, in the arena; NULL: none */
     const struct ep_protocol *protocol; /* how to refuse; never NULL */
     struct ep_str peer_id;              /* verified SPIFFE ID of the caller, else empty */
     const struct ep_route *route;       /* found lazily: ep_stream_route() */
@@ -189,6 +191,8 @@ bool ep_stream_route_to(struct ep_stream *s, struct ep_cluster *cluster, struct 
 struct ep_str ep_stream_method(const struct ep_stream *s);
 struct ep_str ep_stream_path(const struct ep_stream *s);      /* with the query */
 struct ep_str ep_stream_authority(const struct ep_stream *s);
+/* The caller in a label: "agents/planner" of spiffe://td/ns/agents/sa/planner, any other ID as it is, or "unknown". */
+struct ep_str ep_stream_peer_label(struct ep_stream *s);
 
 /* n events have passed to the downstream: counted and timed (ephor_events_…). */
 void ep_stream_events_passed(struct ep_stream *s, unsigned n);

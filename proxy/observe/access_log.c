@@ -6,8 +6,10 @@
  * poll says that they fit; what can't be written waits, and past a limit lines are dropped and counted. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -110,6 +112,23 @@ static struct ep_str without_query(struct ep_str path)
     return mark < 0 ? path : ep_str_n(path.p, (size_t)mark);
 }
 
+static void tokens(struct ep_json *j, const struct ep_access_record *r)
+{
+    char cost[32];
+
+    if (!r->metered)
+        return;
+    ep_json_kuint(j, "tokens_input", r->tokens_input);
+    ep_json_kuint(j, "tokens_output", r->tokens_output);
+    if (r->tokens_estimated)
+        ep_json_kbool(j, "tokens_estimated", true);
+    if (!r->priced)
+        return;
+    int n = snprintf(cost, sizeof cost, "%" PRIu64 ".%09" PRIu64, (uint64_t)(r->cost_nano / EP_S), (uint64_t)(r->cost_nano % EP_S));
+    ep_json_key(j, "cost");
+    ep_json_raw(j, ep_str_n(cost, (size_t)n));
+}
+
 static void line(struct ep_json *j, const struct ep_access_record *r, bool query)
 {
     const struct {
@@ -162,6 +181,7 @@ static void line(struct ep_json *j, const struct ep_access_record *r, bool query
         ep_json_kuint(j, "attempts", r->attempts);
     ep_json_kuint(j, "bytes_in", r->bytes_in);
     ep_json_kuint(j, "bytes_out", r->bytes_out);
+    tokens(j, r);
     for (size_t i = 0; i < EP_COUNT(spans); i++)
         ep_json_kuint(j, spans[i].key, spans[i].ns / EP_US);
     ep_json_object_end(j);

@@ -47,14 +47,14 @@ static struct ep_str family_name(const struct metric *m)
 {
     struct ep_str name = ep_str(m->name), total = EP_STR("_total");
 
-    if (m->kind == EP_COUNTER && ep_str_ends(name, total))
+    if ((m->kind == EP_COUNTER || m->kind == EP_COUNTER_NANO) && ep_str_ends(name, total))
         name.n -= total.n;
     return name;
 }
 
 static void header(struct text *t, const struct metric *m)
 {
-    static const char *const kinds[] = {"counter", "gauge", "histogram"};
+    static const char *const kinds[] = {"counter", "gauge", "histogram", "counter"};
     static const char *const units[] = {"seconds", "bytes"};
     struct ep_str name = family_name(m);
 
@@ -85,7 +85,7 @@ static void labels_text(struct text *t, enum ep_metric m, const struct series *s
     }
 }
 
-static void seconds(struct text *t, uint64_t ns)
+static void billionths(struct text *t, uint64_t ns)
 {
     ep_text_printf(t, "%" PRIu64 ".%09" PRIu64 "\n", (uint64_t)(ns / EP_S), (uint64_t)(ns % EP_S));
 }
@@ -102,7 +102,10 @@ static void cells(struct text *t, enum ep_metric m, struct series **same, size_t
         labels_text(t, m, same[0], n_labels);
         ep_text_z(t, "}");
     }
-    if (ep_metric_table[m].kind == EP_GAUGE)
+    if (ep_metric_table[m].kind == EP_COUNTER_NANO) {
+        ep_text_z(t, " ");
+        billionths(t, sum);
+    } else if (ep_metric_table[m].kind == EP_GAUGE)
         ep_text_printf(t, " %" PRId64 "\n", (int64_t)sum);
     else
         ep_text_printf(t, " %" PRIu64 "\n", sum);
@@ -136,7 +139,7 @@ static void histogram(struct text *t, enum ep_metric m, struct series **same, si
         }
         ep_text_z(t, " ");
         if (k)
-            seconds(t, sum);
+            billionths(t, sum);
         else
             ep_text_printf(t, "%" PRIu64 "\n", count);
     }
@@ -234,14 +237,14 @@ static void process(struct text *t)
 
     header(t, &cpu);
     ep_text_printf(t, "%s ", cpu.name);
-    seconds(t, cpu_ns());
+    billionths(t, cpu_ns());
     header(t, &rss);
     ep_text_printf(t, "%s %" PRIu64 "\n", rss.name, resident_bytes());
     header(t, &fds);
     ep_text_printf(t, "%s %" PRIu64 "\n", fds.name, open_fds());
     header(t, &start);
     ep_text_printf(t, "%s ", start.name);
-    seconds(t, start_wall_ns());
+    billionths(t, start_wall_ns());
     header(t, &build);
     ep_text_printf(t, "%s{version=\"%s\"} 1\n", build.name, EPHOR_VERSION);
 }

@@ -5,7 +5,7 @@
 
 char *ep_metrics_reference(void)
 {
-    static const char *const kinds[] = {"counter", "gauge", "histogram"};
+    static const char *const kinds[] = {"counter", "gauge", "histogram", "counter"};
     struct text t = {0};
 
     ep_text_z(&t,

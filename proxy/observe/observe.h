@@ -15,7 +15,7 @@ enum ep_metric {
     EP_METRIC_COUNT
 };
 
-enum ep_metric_kind { EP_COUNTER, EP_GAUGE, EP_HISTOGRAM };
+enum ep_metric_kind { EP_COUNTER, EP_GAUGE, EP_HISTOGRAM, EP_COUNTER_NANO /* counts billionths, shown as whole ones */ };
 #define EP_LABELS_MAX 8
 #define EP_SERIES_MAX 2000u   /* of one family and shard, before new ones are folded */
 #define EP_LABEL_BYTES_MAX 256u /* longer values are cut */
@@ -80,6 +80,8 @@ struct ep_access_record {
     unsigned status, attempts;
     int grpc_status;
     uint64_t bytes_in, bytes_out;
+    bool metered, tokens_estimated, priced; /* a call that used tokens, not all of them reported, with a cost */
+    uint64_t tokens_input, tokens_output, cost_nano;
     uint64_t total_ns, self_ns, filter_ns, queue_ns, upstream_ns;
 };
 struct ep_access_log_config {
