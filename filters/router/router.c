@@ -139,6 +139,8 @@ static void on_headers(struct ep_leg *leg, struct ep_headers *h, bool end)
     r->replay_whole = false;
     if (s->listener->chain->config->server_timing)
         router_server_timing(s, h);
+    if (EP_UNLIKELY(r->origin != NULL))
+        ep_headers_remove(h, EP_STR("alt-svc")); /* it would have the app go on by QUIC, which nobody sees */
     ep_stream_response_headers(s, h, end);
 }
 

@@ -65,16 +65,24 @@ static void config(struct ep_exchange *x)
     ep_admin_reply_json(x, 200, &j);
 }
 
+/* An object for what is known once there is a configuration; before, says so. */
+static bool begin(struct ep_exchange *x, struct ep_json *j)
+{
+    if (!ep_server_status(x->server).generation) {
+        ep_admin_say(x, 503, "starting");
+        return false;
+    }
+    ep_json_init(j);
+    ep_json_object(j);
+    return true;
+}
+
 static void ask(struct ep_exchange *x, void (*describe)(struct ep_worker *w, struct ep_json *out))
 {
     struct ep_json j;
 
-    if (!ep_server_status(x->server).generation) {
-        ep_admin_say(x, 503, "starting");
+    if (!begin(x, &j))
         return;
-    }
-    ep_json_init(&j);
-    ep_json_object(&j);
     ep_json_key(&j, "workers");
     ep_server_ask(x->server, describe, ASK_NS, &j);
     ep_json_object_end(&j);
@@ -110,12 +118,8 @@ static void egress(struct ep_exchange *x)
 {
     struct ep_json j;
 
-    if (!ep_server_status(x->server).generation) {
-        ep_admin_say(x, 503, "starting");
+    if (!begin(x, &j))
         return;
-    }
-    ep_json_init(&j);
-    ep_json_object(&j);
     ep_server_egress_describe(x->server, &j);
     ep_json_object_end(&j);
     ep_admin_reply_json(x, 200, &j);
@@ -125,12 +129,8 @@ static void policies(struct ep_exchange *x)
 {
     struct ep_json j;
 
-    if (!ep_server_status(x->server).generation) {
-        ep_admin_say(x, 503, "starting");
+    if (!begin(x, &j))
         return;
-    }
-    ep_json_init(&j);
-    ep_json_object(&j);
     ep_server_policies_describe(x->server, &j);
     ep_json_key(&j, "workers");
     ep_server_ask(x->server, describe_policies, ASK_NS, &j);

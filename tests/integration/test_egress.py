@@ -246,6 +246,13 @@ def test_what_is_no_http_inside_goes_on_as_bytes_over_verified_tls(egress, origi
     proxy.counted(1, "ephor_requests_total", protocol="tcp")
 
 
+@pytest.mark.parametrize("tls", ["intercept", "originate"])
+def test_no_answer_leads_away_to_quic(egress, origin, tls):
+    proxy = egress(origin(handler=lambda wire, _: wire.send(wire1.answer(headers="Alt-Svc: h3=\":443\"\r\n"))), {"tls": tls})
+    r = get(proxy) if tls == "intercept" else wire1.exchange(proxy.port, f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+    assert r.status == 200 and r.get("alt-svc") is None
+
+
 # --- policies and refusals ----------------------------------------------------------------------------------------------
 def test_a_policy_judges_what_was_encrypted(egress, origin, policies):
     server = origin()
