@@ -62,8 +62,12 @@ def test_a_mix_of_requests_leaves_nothing_behind(ephor, process, tmp_path, site)
         until(proxy.idle, "no stream left", 30)
         until(lambda: proxy.metric("ephor_connections_active") == 0, "no connection left", 30)
     round_of(COUNT // 3, 1)  # what is kept for later is there by now
-    memory, descriptors = proxy.rss("RssAnon"), proxy.fds()
-    round_of(COUNT, 2)
+    descriptors = proxy.fds()
+    for seed in range(2, 6):  # how many come at once is the machine's choice, so a round may need more than those before: a leak grows in each
+        memory = proxy.rss("RssAnon")
+        round_of(COUNT, seed)
+        if SANITIZED or proxy.rss("RssAnon") <= memory + (2 << 20):
+            break
+    else:
+        pytest.fail(f"another {proxy.rss('RssAnon') - memory} bytes in each round")
     assert proxy.fds() <= descriptors + 2
-    if not SANITIZED:
-        assert proxy.rss("RssAnon") <= memory + (2 << 20), (memory, proxy.rss("RssAnon"))
