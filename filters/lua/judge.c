@@ -310,6 +310,8 @@ static void run(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream
     struct ep_lua *l = set->lua;
     lua_State *L = l->thread;
     struct ep_policy_object *o = l->object;
+    const int functions[] = {
+        [EP_POLICY_CALL] = p->call_ref, [EP_POLICY_REPLY] = p->reply_ref, [EP_POLICY_EVENT] = p->event_ref};
     enum ep_lua_status status;
     uint64_t start = *now_ns;
     int n_results;
@@ -327,8 +329,8 @@ static void run(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream
     o->waits = 0;
     o->delayed_ns = 0;
     o->http = NULL;
-    o->redactions = NULL;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, phase == EP_POLICY_CALL ? p->call_ref : p->reply_ref);
+    o->redactions = reply ? (struct ep_redaction *)(uintptr_t)reply->rules : NULL; /* more are put in front */
+    lua_rawgeti(L, LUA_REGISTRYINDEX, functions[phase]);
     lua_rawgeti(L, LUA_REGISTRYINDEX, o->ref);
     status = ep_lua_resume(l, L, 1, &n_results, &set->budget, start);
     *now_ns = ep_clock_ns();
@@ -369,7 +371,7 @@ void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_s
         }
         if (p->call_ref == LUA_NOREF)
             return;
-    } else if (p->needs_reply_body && !reply->whole) {
+    } else if (phase == EP_POLICY_REPLY && p->needs_reply_body && !reply->whole) {
         ep_policy_blinded(set, p, s, reply->why, v);
         return;
     }

@@ -3,6 +3,7 @@
 
 #include "filter/chain.h"
 #include "lua/library.h"
+#include "lua/watch.h"
 
 enum { VALUE_ARGUMENTS = 1, VALUE_HEADERS, VALUE_REQUEST_HEADERS, VALUE_PEER, VALUES = VALUE_PEER };
 
@@ -52,7 +53,12 @@ bool ep_stream_tag(struct ep_stream *s, struct ep_str space, struct ep_str key, 
         (*end)->space = ep_arena_str(&s->arena, space);
         (*end)->key = ep_arena_str(&s->arena, key);
     }
-    (*end)->value = ep_arena_str(&s->arena, value);
+    if (value.n > (*end)->room) { /* once an event: a long stream may not grow by it */
+        (*end)->room = EP_MAX(value.n, 2 * (*end)->room);
+        (*end)->value.p = ep_arena_alloc(&s->arena, (*end)->room);
+    }
+    memcpy((char *)(uintptr_t)(*end)->value.p, value.p, value.n);
+    (*end)->value.n = value.n;
     return true;
 }
 
@@ -134,6 +140,8 @@ static int header(lua_State *L)
         return 1;
     }
     check_settable(L, name);
+    if (o->phase == EP_POLICY_EVENT)
+        return luaL_error(L, "header: the head has gone before its events");
     if (name.n > 128)
         return luaL_error(L, "the name of a header has at most 128 bytes");
     char lower[128];
@@ -207,6 +215,16 @@ enum field {
     FIELD_BODY,
     FIELD_REQUEST_BODY,
     FIELD_IMPACT,
+    FIELD_EVENT_FIRST, /* what only an event has */
+    FIELD_TEXT = FIELD_EVENT_FIRST,
+    FIELD_DELTA,
+    FIELD_KIND,
+    FIELD_INDEX,
+    FIELD_CALLED,
+    FIELD_NAME,
+    FIELD_DATA,
+    FIELD_JSON,
+    FIELD_EVENT_ID,
     FIELD_MESSAGE, /* and on: enum ep_policy_message_field */
 };
 
@@ -253,7 +271,24 @@ static const struct {
     {"batch", FIELD_BATCH},
     {"status", FIELD_STATUS},
     {"policy", FIELD_POLICY_NAME},
+    {"text", FIELD_TEXT},
+    {"delta", FIELD_DELTA},
+    {"kind", FIELD_KIND},
+    {"index", FIELD_INDEX},
+    {"called", FIELD_CALLED},
+    {"name", FIELD_NAME},
+    {"data", FIELD_DATA},
+    {"json", FIELD_JSON},
+    {"event_id", FIELD_EVENT_ID},
 };
+
+bool ep_policy_field_of_event(struct ep_str name)
+{
+    for (size_t i = 0; i < EP_COUNT(fields); i++)
+        if (ep_str_eq(name, ep_str(fields[i].name)))
+            return fields[i].field >= FIELD_EVENT_FIRST && fields[i].field < FIELD_MESSAGE;
+    return false;
+}
 
 static void push_arguments(lua_State *L, struct ep_policy_object *o)
 {
@@ -266,6 +301,42 @@ static void push_arguments(lua_State *L, struct ep_policy_object *o)
         o->decoded = true;
     }
     lua_getiuservalue(L, 1, VALUE_ARGUMENTS);
+}
+
+static void push_of_event(lua_State *L, struct ep_policy_object *o, int field)
+{
+    const struct ep_policy_event *e = o->phase == EP_POLICY_EVENT ? o->reply->event : NULL;
+
+    if (!e)
+        luaL_error(L, "only an event has that field");
+    switch (field) {
+    case FIELD_TEXT:
+        ep_lua_push_or_nil(L, e->said);
+        break;
+    case FIELD_DELTA:
+        ep_lua_push_or_nil(L, e->delta);
+        break;
+    case FIELD_KIND:
+        lua_pushstring(L, e->text ? ep_text_kind_name(e->text->kind) : NULL);
+        break;
+    case FIELD_INDEX:
+        lua_pushinteger(L, e->text ? (lua_Integer)e->text->index : 0);
+        break;
+    case FIELD_CALLED:
+        ep_lua_push_or_nil(L, e->tool);
+        break;
+    case FIELD_NAME:
+        ep_lua_push(L, e->event->name.n ? e->event->name : EP_STR("message"));
+        break;
+    case FIELD_DATA:
+        ep_lua_push(L, e->event->data);
+        break;
+    case FIELD_JSON:
+        ep_lua_json_decode(L, e->event->data);
+        break;
+    default:
+        ep_lua_push_or_nil(L, e->event->id);
+    }
 }
 
 static void push_other(lua_State *L, struct ep_policy_object *o, int field)
@@ -322,6 +393,8 @@ static void push_other(lua_State *L, struct ep_policy_object *o, int field)
     case FIELD_BODY:
         if (o->phase == EP_POLICY_REPLY && !o->reply->whole)
             luaL_error(L, "the body of a reply is there for policies with needs_reply = {'body'}");
+        if (o->phase == EP_POLICY_EVENT)
+            luaL_error(L, "an event has no body: it has data, and the call has a request_body");
         ep_lua_push_or_nil(L, o->phase == EP_POLICY_REPLY ? o->reply->body : c->body);
         break;
     case FIELD_IMPACT:
@@ -333,12 +406,15 @@ static void push_other(lua_State *L, struct ep_policy_object *o, int field)
         ep_lua_push_or_nil(L, c->body);
         break;
     case FIELD_STATUS:
-        if (o->phase != EP_POLICY_REPLY)
+        if (o->phase == EP_POLICY_CALL)
             luaL_error(L, "a call has no status; only a reply has");
         lua_pushinteger(L, (lua_Integer)o->s->status);
         break;
-    default:
+    case FIELD_POLICY_NAME:
         ep_lua_push(L, o->policy->name);
+        break;
+    default:
+        push_of_event(L, o, field);
     }
 }
 

@@ -27,7 +27,7 @@ struct ep_policy_object {
     struct ep_stream *s; /* NULL: no call runs */
     struct ep_call *call;
     struct ep_policy *policy;
-    struct ep_policy_reply *reply; /* in the phase of that name */
+    struct ep_policy_reply *reply; /* in the phases of replies and events */
     enum ep_policy_phase phase;
     bool shadow;  /* nothing it does reaches the message */
     bool foresee; /* nothing may come of the run: foresee.c */
@@ -102,6 +102,9 @@ enum ep_policy_message_field {
 void ep_policy_push_message_field(lua_State *L, struct ep_policy_object *o, enum ep_policy_message_field f);
 /* The same of a table, as t.call has them. Raises. */
 void ep_policy_read_message_fields(lua_State *L, int table, struct ep_call *c, struct ep_arena *arena);
+
+/* True for the fields that only `event` has. */
+bool ep_policy_field_of_event(struct ep_str name);
 
 /* actions.c */
 int ep_policy_route_to(lua_State *L);

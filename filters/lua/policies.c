@@ -8,15 +8,17 @@
  * A policy may wait (wait.c). Where it stands is kept, the step answers EP_WAIT, and when it has decided the rest of the
  * policies follow. */
 #include "agent/agent.h"
+#include "agent/events.h"
 #include "filter/chain.h"
 #include "lua/policy.h"
 #include "lua/record.h"
+#include "lua/watch.h"
 
 /* What a policy wants redacted in a reply whose body isn't there yet. */
 struct pending {
     struct pending *next;
     struct ep_policy *policy;
-    const struct ep_redaction *rules;
+    struct ep_redaction *rules;
 };
 
 enum buffering { NOT, TO_JUDGE, TO_REDACT };
@@ -32,6 +34,7 @@ struct state {
     struct ep_policy_reply reply;
     struct pending *pending, **pending_end;
     enum buffering buffering;
+    struct ep_policy_watch *watch; /* of a response of events; NULL: nobody watches */
 };
 
 /* Fields of the call record are filled by `agent`. Without it in front, a rule about them would do nothing. */
@@ -142,9 +145,28 @@ static bool wake(struct ep_policy_wait *w, struct state *state, uint64_t *now, s
     return true;
 }
 
+static bool did_match(const struct state *state, unsigned i)
+{
+    return state->matched[i / 64] & (1ull << (i % 64));
+}
+
 /* --- calls --- */
 
 static void calls_woken(struct ep_policy_wait *w);
+
+/* Events that some policy will want to see must not come compressed. */
+static void ask_for_plain_events(const struct ep_policy_set *set, struct ep_stream *s, const struct state *state)
+{
+    if (!(s->call.stream || s->call.wants_sse) || !ep_headers_find_id(&s->request.headers, EP_HDR_ACCEPT_ENCODING))
+        return;
+    for (unsigned i = 0; i < set->n; i++) {
+        const struct ep_policy *p = set->v[i];
+        if (!did_match(state, i) || (p->event_ref == LUA_NOREF && p->reply_ref == LUA_NOREF))
+            continue;
+        ep_headers_set_id(&s->request.headers, EP_HDR_ACCEPT_ENCODING, EP_STR("identity"));
+        return;
+    }
+}
 
 static enum going take_call(struct ep_policy_set *set, struct ep_stream *s, struct state *state, struct ep_policy_verdict *v)
 {
@@ -185,6 +207,8 @@ static enum going judge_calls(struct ep_policy_set *set, struct ep_stream *s, st
     if (EP_UNLIKELY(state->record != NULL))
         ep_record_end(set->recorder, state->record);
     count(set, false, state->failed);
+    if (set->replies || set->events)
+        ask_for_plain_events(set, s, state);
     return PASSED;
 }
 
@@ -226,9 +250,13 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
 
 /* --- replies --- */
 
+/* A policy that watches events doesn't ask for the whole of a stream. */
 static bool may_reply(const struct ep_policy_set *set, const struct state *state, unsigned i)
 {
-    return set->v[i]->reply_ref != LUA_NOREF && state->matched[i / 64] & (1ull << (i % 64));
+    const struct ep_policy *p = set->v[i];
+
+    return p->reply_ref != LUA_NOREF && did_match(state, i) &&
+           !(state->reply.events && p->needs_reply_body && p->event_ref != LUA_NOREF);
 }
 
 /* Why the body of a reply can't be had whole; EP_BLIND_NOT: it can. */
@@ -239,7 +267,9 @@ static enum ep_blind_reason unreadable(const struct ep_stream *s)
     struct ep_codings codings;
     uint64_t n;
 
-    if (s->tunnel || ep_str_caseeq(type, EP_STR("text/event-stream")) || ep_str_casestarts(type, EP_STR("application/grpc")))
+    if (s->live && !ep_stream_response_is_events(s))
+        return EP_BLIND_ENCODING;
+    if (s->tunnel || s->live || ep_str_casestarts(type, EP_STR("application/grpc")))
         return EP_BLIND_STREAMED;
     if (!ep_codings_of(h, &codings))
         return EP_BLIND_ENCODING;
@@ -265,7 +295,7 @@ static bool wants_body(const struct ep_policy_set *set, const struct state *stat
 
 static void replies_woken(struct ep_policy_wait *w);
 
-static void remember(struct ep_stream *s, struct state *state, struct ep_policy *p, const struct ep_redaction *rules)
+static void remember(struct ep_stream *s, struct state *state, struct ep_policy *p, struct ep_redaction *rules)
 {
     struct pending *more = EP_ARENA_NEW(&s->arena, struct pending);
 
@@ -320,8 +350,42 @@ static bool may_hold_for_pending(const struct ep_policy_set *set, struct ep_stre
     return false;
 }
 
+/* From here on the events are watched by those who judge or redact them. */
+static enum going watch(struct ep_policy_set *set, struct ep_stream *s, struct state *state)
+{
+    struct ep_policy_verdict v;
+
+    for (unsigned i = 0; i < set->n; i++) {
+        struct ep_policy *p = set->v[i];
+        const struct pending *asked = state->pending;
+        if (!did_match(state, i) || (p->constitutional ? p->mode : EP_MAX(p->mode, set->mode)) == EP_MODE_OFF)
+            continue;
+        while (asked && asked->policy != p)
+            asked = asked->next;
+        if (!asked && p->event_ref == LUA_NOREF)
+            continue;
+        if (state->reply.events) {
+            if (!state->watch)
+                state->watch = ep_policy_watch_new(set, s);
+            ep_policy_watch_add(state->watch, p, asked ? asked->rules : NULL);
+            continue;
+        }
+        v = (struct ep_policy_verdict){.decision = EP_POLICY_ALLOW};
+        ep_policy_blinded(set, p, s, state->reply.why, &v);
+        if (v.refuse) {
+            ep_policy_refuse(s, p, &v);
+            return REFUSED;
+        }
+    }
+    if (state->watch) /* what they make of the events may have another length */
+        ep_headers_remove_id(&s->response.headers, EP_HDR_CONTENT_LENGTH);
+    return PASSED;
+}
+
 static enum ep_step replies_judged(struct ep_policy_set *set, struct ep_stream *s, struct state *state, enum going going)
 {
+    if (going == PASSED && s->live && !state->reply.whole)
+        return steps[watch(set, s, state)];
     if (going != PASSED || !state->pending)
         return steps[going];
     if (!state->reply.whole && state->reply.why == EP_BLIND_NOT) {
@@ -351,7 +415,7 @@ static void replies_woken(struct ep_policy_wait *w)
         going = judge_replies(set, s, state, now);
     }
     if (going == PASSED)
-        going = redact_pending(set, s, state);
+        going = s->live && !state->reply.whole ? watch(set, s, state) : redact_pending(set, s, state);
     if (going == PASSED)
         ep_stream_resume_response(s);
 }
@@ -361,10 +425,11 @@ static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end
     struct ep_policy_set *set = ep_filter_data(s);
     struct state *state = state_;
 
-    if (!set || !set->replies || s->local_reply || s->refused)
+    if (!set || !(set->replies || (set->events && s->live)) || s->local_reply || s->refused)
         return EP_NEXT;
     state->at = 0;
     state->reply = (struct ep_policy_reply){.whole = end, .why = end ? EP_BLIND_NOT : unreadable(s)};
+    state->reply.events = state->reply.why == EP_BLIND_STREAMED && s->live;
     if (!end && set->reply_bodies && state->reply.why == EP_BLIND_NOT) {
         if (wants_body(set, state, s)) {
             state->buffering = TO_JUDGE;
@@ -388,13 +453,26 @@ static void read_body(struct ep_stream *s, struct ep_policy_reply *r, struct ep_
     r->whole = r->why == EP_BLIND_NOT;
 }
 
-/* The whole body, when it was asked for. */
+static enum ep_step watch_body(struct ep_stream *s, struct state *state, struct ep_body *b, bool end)
+{
+    struct ep_policy_verdict v;
+    struct ep_policy *p;
+
+    if (ep_policy_watch_pass(state->watch, b, end && !s->midway, &s->worker->slabs, &p, &v) == EP_POLICY_WATCH_ON)
+        return EP_NEXT;
+    ep_policy_refuse(s, p, &v);
+    return EP_REPLIED;
+}
+
+/* The whole body, when it was asked for; or events as they pass. */
 static enum ep_step response_body(struct ep_stream *s, void *state_, struct ep_body *b, bool end)
 {
     struct ep_policy_set *set = ep_filter_data(s);
     struct state *state = state_;
     enum buffering why = state->buffering;
 
+    if (EP_UNLIKELY(state->watch != NULL))
+        return watch_body(s, state, b, end);
     if (why == NOT || !end)
         return EP_NEXT;
     state->buffering = NOT;
@@ -412,6 +490,8 @@ static void finish(struct ep_stream *s, void *state_)
     if (EP_UNLIKELY(state->wait != NULL))
         ep_policy_wait_drop(state->wait);
     state->wait = NULL;
+    ep_policy_watch_free(state->watch);
+    state->watch = NULL;
 }
 
 const struct ep_filter ep_filter_policies = {

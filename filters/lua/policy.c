@@ -60,7 +60,7 @@ static const char *hint(struct ep_str given, const char *const *names, size_t n,
 }
 
 static const char *const keys[] = {"name", "principle", "description", "match",       "mode",           "blind",
-                                   "needs", "call",     "reply",       "needs_reply", "enforce_percent"};
+                                   "needs", "call",     "reply",       "needs_reply", "enforce_percent", "event"};
 static const char *const modes[] = {"enforce", "shadow", "off"};
 static const char *const blinds[] = {"deny", "allow", "shadow"};
 
@@ -267,7 +267,12 @@ static bool object_has(void *user, struct ep_str field)
 
 static bool call_has(void *user, struct ep_str field)
 {
-    return object_has(user, field) && !ep_str_eq(field, EP_STR("status"));
+    return object_has(user, field) && !ep_policy_field_of_event(field) && !ep_str_eq(field, EP_STR("status"));
+}
+
+static bool reply_has(void *user, struct ep_str field)
+{
+    return object_has(user, field) && !ep_policy_field_of_event(field);
 }
 
 /* A slip of the pen in what the function reads of its object is found here, not by the first call that gets there. */
@@ -285,7 +290,8 @@ static void check_reads(lua_State *L, const struct ep_policy_set *set, int funct
     luaL_getmetatable(L, "ephor.policy.object");
     lua_getfield(L, -1, "__index");
     lua_getupvalue(L, -1, 1);
-    if (!ep_policy_slips(set->text, ar.linedefined, key, key[0] == 'c' ? call_has : object_has, L, &r)) {
+    if (!ep_policy_slips(set->text, ar.linedefined, key, key[0] == 'c' ? call_has : key[0] == 'r' ? reply_has : object_has, L,
+                         &r)) {
         char near[96], text[512];
         const char *names[128];
         size_t n = 0;
@@ -293,7 +299,9 @@ static void check_reads(lua_State *L, const struct ep_policy_set *set, int funct
             names[n++] = lua_tostring(L, -2);
         snprintf(text, sizeof text, "%s:%d: policy: %s reads %.*s.%.*s, and a %s has no '%.*s'%s", set->file, r.line, key,
                  EP_STR_ARG(r.object), EP_STR_ARG(r.field), key, EP_STR_ARG(r.field),
-                 ep_str_eq(r.field, EP_STR("status")) ? "; only a reply has" : hint(r.field, names, n, near));
+                 ep_str_eq(r.field, EP_STR("status"))  ? "; only a reply has"
+                 : ep_policy_field_of_event(r.field) ? "; only an event has"
+                                                     : hint(r.field, names, n, near));
         lua_pushstring(L, text);
         lua_error(L);
     }
@@ -314,7 +322,7 @@ int ep_policy_define(lua_State *L)
     lua_settop(L, 1);
     check_keys(L);
     p = EP_ARENA_NEW(&set->arena, struct ep_policy);
-    p->call_ref = p->reply_ref = LUA_NOREF;
+    p->call_ref = p->reply_ref = p->event_ref = LUA_NOREF;
     ep_list_push(&set->defined, &p->node); /* from here on the set lets its references go */
     if (lua_getstack(L, 1, &ar) && lua_getinfo(L, "l", &ar))
         p->line = ar.currentline;
@@ -330,14 +338,16 @@ int ep_policy_define(lua_State *L)
     read_needs(L, p);
     p->call_ref = function_of(L, "call");
     p->reply_ref = function_of(L, "reply");
+    p->event_ref = function_of(L, "event");
     read_needs_reply(L, p);
     p->meters = ep_arena_zalloc(&set->arena, EP_POLICY_METERS_MAX * sizeof *p->meters);
-    if (p->call_ref == LUA_NOREF && p->reply_ref == LUA_NOREF)
-        return bad(L, "policy: '%s' has neither call nor reply", p->name.p);
+    if (p->call_ref == LUA_NOREF && p->reply_ref == LUA_NOREF && p->event_ref == LUA_NOREF)
+        return bad(L, "policy: '%s' has neither call, reply nor event", p->name.p);
     if (!ep_policy_possible(p, text, sizeof text))
         return bad(L, "policy: '%s': %s", p->name.p, text);
     check_reads(L, set, p->call_ref, "call");
     check_reads(L, set, p->reply_ref, "reply");
+    check_reads(L, set, p->event_ref, "event");
     struct ep_policy **ud = lua_newuserdatauv(L, sizeof(struct ep_policy *), 0);
     *ud = p;
     if (luaL_newmetatable(L, CLASS)) {

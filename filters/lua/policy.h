@@ -13,6 +13,7 @@
 #include "observe/observe.h"
 
 #define EP_POLICIES_MAX     256u
+#define EP_POLICY_STREAM_TAIL 256u /* bytes, when nothing else is said */
 #define EP_POLICY_UNHEALTHY 5u /* failures in a row */
 #define EP_POLICY_ROUTES    32u /* that coverage tells apart, with number 0: the others, and none */
 
@@ -102,7 +103,7 @@ struct ep_policy {
     bool needs_reply_body;
     unsigned n_rules;
     struct ep_policy_rule *rules;
-    int call_ref, reply_ref;              /* functions; LUA_NOREF: none */
+    int call_ref, reply_ref, event_ref;   /* functions; LUA_NOREF: none */
     uint64_t *cells[EP_POLICY_DECISIONS]; /* NULL without statistics */
     struct ep_histogram *duration;
     double enforced;    /* share of the callers for whom it is enforced, 0 to 1; for the rest it is a shadow */
@@ -144,6 +145,8 @@ struct ep_policy_set {
     struct ep_str text; /* of that file */
     bool replies;     /* some policy has a `reply` */
     bool reply_bodies; /* … that needs the body */
+    bool events;      /* some policy has an `event` */
+    uint64_t stream_tail; /* policies.stream_tail */
     uint32_t fields;  /* bit: some `match` or `needs` names it */
     uint64_t covered[EP_POLICY_ROUTES]; /* hashes of the names of the routes that coverage is of */
     struct ep_recorder *recorder; /* record.h; NULL: nothing is recorded */
@@ -193,7 +196,7 @@ void ep_policy_add_statistics(struct ep_policy *p, struct ep_stats *stats);
 struct ep_policy_wait;
 struct ep_redaction;
 
-enum ep_policy_phase { EP_POLICY_CALL, EP_POLICY_REPLY };
+enum ep_policy_phase { EP_POLICY_CALL, EP_POLICY_REPLY, EP_POLICY_EVENT };
 
 struct ep_policy_verdict {
     bool matched, blind;
@@ -204,11 +207,16 @@ struct ep_policy_verdict {
     unsigned status;     /* 0: the kind's */
     struct ep_str error; /* what Lua said; in the stream's arena */
     struct ep_policy_wait *wait;           /* nothing is decided yet: ep_policy_wait_start, and later ep_policy_go_on */
-    const struct ep_redaction *redactions; /* of a reply whose body isn't there yet; ep_policy_redact_reply */
+    struct ep_redaction *redactions; /* of a reply whose body isn't there yet, ep_policy_redact_reply; or of events */
 };
+
+struct ep_policy_event;
 
 /* What of a reply is there for policies. */
 struct ep_policy_reply {
+    bool events; /* it is a stream of events that can be watched: what is to be redacted of it will be, as it passes */
+    const struct ep_policy_event *event; /* in the phase of that name */
+    const struct ep_redaction *rules;    /* … what is redacted so far */
     bool whole;                /* its body: `body`, which may be empty */
     struct ep_str body;
     enum ep_blind_reason why;  /* not whole: why it can't be had. EP_BLIND_NOT: it can, but nobody asked yet */
@@ -226,6 +234,10 @@ void ep_policy_failed(struct ep_policy_set *set, struct ep_policy *p, struct ep_
 /* Takes out of a reply what the policy asked for when the body was not there yet. */
 void ep_policy_redact_reply(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s,
                             const struct ep_redaction *rules, struct ep_policy_reply *reply, struct ep_policy_verdict *v);
+/* What was taken out, by kind (EP_SENSITIVE_KINDS: by a pattern): counted and audited. With `audited` only what it hasn't
+ * got yet is audited, by bits of the kinds. False: it must be audited and can't; the stream was refused for that. */
+bool ep_policy_redacted(struct ep_stream *s, struct ep_policy *p, const unsigned found[], bool shadow, const char *code,
+                        unsigned *audited);
 /* The policy can't see what it judges: counted and audited, and its `blind` decides. */
 void ep_policy_blinded(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, enum ep_blind_reason why,
                        struct ep_policy_verdict *v);

@@ -27,6 +27,7 @@ static void complete(struct ep_policy_set *set)
         ep_policy_cover_init(set, p);
         p->share = share_of(set, p);
         set->replies |= p->reply_ref != LUA_NOREF;
+        set->events |= p->event_ref != LUA_NOREF;
         set->reply_bodies |= p->needs_reply_body;
         set->fields |= p->needs;
         for (unsigned r = 0; r < p->n_rules; r++)
@@ -53,6 +54,7 @@ void ep_policy_set_configure(struct ep_policy_set *set, const struct ep_policies
 {
     set->budget = budget_of(config);
     set->mode = config ? (enum ep_mode)config->mode : EP_MODE_ENFORCE;
+    set->stream_tail = config && config->stream_tail ? config->stream_tail : EP_POLICY_STREAM_TAIL;
     set->enforced = config && config->enforce > 0 ? config->enforce : 1.0;
     for (unsigned i = 0; i < set->n; i++)
         set->v[i]->share = share_of(set, set->v[i]);
@@ -155,6 +157,7 @@ static void set_free(struct ep_policy_set *set)
             struct ep_policy *p = EP_CONTAINER(node, struct ep_policy, node);
             luaL_unref(l->L, LUA_REGISTRYINDEX, p->call_ref);
             luaL_unref(l->L, LUA_REGISTRYINDEX, p->reply_ref);
+            luaL_unref(l->L, LUA_REGISTRYINDEX, p->event_ref);
         }
     ep_list_remove(&set->node);
     ep_lua_unref(l);

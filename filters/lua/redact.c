@@ -14,22 +14,30 @@ static struct ep_redaction *add(lua_State *L, struct ep_arena *arena, struct ep_
                                 struct ep_str with)
 {
     const char *names[EP_SENSITIVE_KINDS];
-    struct ep_redaction *r = EP_ARENA_NEW(arena, struct ep_redaction);
+    struct ep_redaction *r, wanted = {.next = tail, .kind = EP_SENSITIVE_KINDS, .pattern = what, .with = with};
     unsigned n = 0;
 
-    for (const struct ep_redaction *i = tail; i; i = i->next)
-        n++;
-    if (n >= EP_REDACT_RULES_MAX)
-        luaL_error(L, "more than %d things to redact", (int)EP_REDACT_RULES_MAX);
-    r->next = tail;
-    r->with = with;
     for (int k = 0; k < EP_SENSITIVE_KINDS; k++) {
         names[k] = ep_sensitive_name((enum ep_sensitive)k);
         if (!ep_str_eq(what, ep_str(names[k])))
             continue;
-        r->kind = (enum ep_sensitive)k;
+        wanted.kind = (enum ep_sensitive)k;
+        wanted.pattern = (struct ep_str){NULL, 0};
+    }
+    for (const struct ep_redaction *i = tail; i; i = i->next, n++)
+        if (i->kind == wanted.kind && ep_str_eq(i->pattern, wanted.pattern) && i->with_given == (with.p != NULL) &&
+            (!with.p || ep_str_eq(i->with, with)))
+            return tail;
+    if (n >= EP_REDACT_RULES_MAX)
+        luaL_error(L, "more than %d things to redact", (int)EP_REDACT_RULES_MAX);
+    r = EP_ARENA_NEW(arena, struct ep_redaction);
+    *r = wanted;
+    r->with_given = with.p != NULL;
+    if (with.p)
+        r->with = ep_arena_str(arena, with);
+    if (r->kind != EP_SENSITIVE_KINDS) {
         if (!with.p)
-            r->with = ep_arena_printf(arena, "[%s]", names[k]);
+            r->with = ep_arena_printf(arena, "[%s]", names[r->kind]);
         return r;
     }
     if (!strpbrk(what.p, "^$*+?.([%-") || what.n > 256) {
@@ -37,7 +45,6 @@ static struct ep_redaction *add(lua_State *L, struct ep_arena *arena, struct ep_
         luaL_error(L, "redact: '%.64s' is neither a known name nor a pattern%s%s%s", what.p, near ? "; did you mean '" : "",
                    near ? near : "", near ? "'?" : "");
     }
-    r->kind = EP_SENSITIVE_KINDS;
     r->pattern = ep_arena_str(arena, what);
     if (!with.p)
         r->with = EP_STR("[redacted]");
@@ -57,9 +64,7 @@ struct ep_redaction *ep_redact_arguments(lua_State *L, struct ep_arena *arena, s
             with = ep_lua_check_str(L, -1);
             if (with.n > EP_REDACT_WITH_MAX)
                 luaL_error(L, "redact: `with` has at most %d bytes", (int)EP_REDACT_WITH_MAX);
-            with = ep_arena_str(arena, with);
-        }
-        lua_pop(L, 1);
+        } /* it stays on the stack as long as it is looked at */
     }
     if (lua_type(L, 2) != LUA_TTABLE)
         return add(L, arena, tail, ep_lua_check_str(L, 2), with);
@@ -201,6 +206,7 @@ static void replace(lua_State *L, struct ep_redact_job *j, struct ep_str s, cons
     }
     if (j->refused || from == 0)
         return;
+    j->changed = true;
     if (json) {
         put_escaped(j, ep_str_n(s.p + from, s.n - from));
         put(j, "\"", 1);
@@ -303,6 +309,19 @@ static void redact_string(lua_State *L, struct ep_redact_job *j, const char *p, 
     const char *end = j->text.p + j->text.n, *after = e;
     struct ep_str s = ep_str_n(p + 1, (size_t)(e - p) - 2);
 
+    for (unsigned i = 0; i < j->n_given; i++) {
+        if (j->given[i].raw.p != p)
+            continue;
+        if (!j->given[i].text.p)
+            return;
+        keep_up_to(j, p);
+        put(j, "\"", 1);
+        put_escaped(j, j->given[i].text);
+        put(j, "\"", 1);
+        j->copied = (size_t)(e - j->text.p);
+        j->changed = true;
+        return;
+    }
     if (memchr(s.p, '\\', s.n) && !ep_redact_unescape(j, s, &s)) {
         j->refused = not_json;
         return;
@@ -342,12 +361,51 @@ static void redact_json(lua_State *L, struct ep_redact_job *j)
     }
 }
 
+/* --- a text that goes on --- */
+
+/* From where on the text may be the beginning of what some rule looks for. */
+static size_t open_from(const struct ep_redact_job *j)
+{
+    size_t max = EP_MIN(j->tail_max, j->text.n - j->from), open = j->text.n;
+
+    for (const struct ep_redaction *r = j->rules; r; r = r->next)
+        open = EP_MIN(open, r->kind == EP_SENSITIVE_KINDS ? j->text.n - max : ep_sensitive_open(r->kind, j->text, max));
+    while (open > j->from && open < j->text.n && ((unsigned char)j->text.p[open] & 0xc0) == 0x80)
+        open--; /* no character is cut */
+    return EP_MAX(open, j->from);
+}
+
+/* A hit that reaches the end may be longer when more comes: it waits as a whole. */
+static void replace_part(lua_State *L, struct ep_redact_job *j)
+{
+    struct search x = {.L = L, .j = j, .s = j->text};
+    size_t from = j->from, limit = j->last ? j->text.n : open_from(j);
+    const struct ep_redaction *r;
+    struct hit h;
+
+    for (bool first = true; (r = next(&x, from, first, &h)) && !j->refused; first = false) {
+        if (!j->last && (h.end > limit || h.end == j->text.n)) {
+            limit = EP_MIN(limit, h.begin);
+            break;
+        }
+        j->found[r->kind]++;
+        j->total++;
+        put(j, j->text.p + from, h.begin - from);
+        put(j, r->with.p, r->with.n);
+        from = h.end;
+        j->changed = true;
+    }
+    put(j, j->text.p + from, limit - from);
+    j->held = limit;
+}
+
 /* --- the whole --- */
 
 static void start(struct ep_redact_job *j)
 {
     j->refused = NULL;
     j->n = j->cap = j->copied = j->total = 0;
+    j->changed = false;
     memset(j->found, 0, sizeof j->found);
 }
 
@@ -355,6 +413,10 @@ static int run(lua_State *L)
 {
     struct ep_redact_job *j = lua_touserdata(L, 1);
 
+    if (j->as == EP_REDACT_PART) {
+        replace_part(L, j);
+        return 0;
+    }
     if (j->as != EP_REDACT_PLAIN)
         redact_json(L, j);
     if (j->as == EP_REDACT_MAYBE_JSON && j->refused == not_json)
@@ -377,9 +439,13 @@ bool ep_redact(struct ep_lua *l, lua_State *L, struct ep_redact_job *j, const st
     lua_pushlightuserdata(L, j);
     if (ep_lua_call(l, L, 1, 0, &budget, ep_clock_ns()) != EP_LUA_OK)
         return false;
-    if (j->total && !j->refused)
+    if (j->as == EP_REDACT_PART) {
+        j->result = j->n ? ep_str_n(j->out, j->n) : EP_STR("");
+        return true;
+    }
+    if (j->changed && !j->refused)
         keep_up_to(j, j->text.p + j->text.n);
-    j->result = j->total ? ep_str_n(j->out, j->n) : j->text;
+    j->result = j->changed ? ep_str_n(j->out, j->n) : j->text;
     return true;
 }
 

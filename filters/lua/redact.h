@@ -24,12 +24,24 @@ struct ep_redaction {
     enum ep_sensitive kind; /* EP_SENSITIVE_KINDS: by `pattern` */
     struct ep_str pattern;  /* Lua's */
     struct ep_str with;
+    bool with_given;        /* by the policy */
 };
 
-/* Reads the arguments of redact(what[, {with = text}]) from index 2 on into a list in the arena, in front of `tail`. Raises. */
+/* Reads the arguments of redact(what[, {with = text}]) from index 2 on into a list in the arena, in front of `tail`, but for
+ * what is in `tail` already. Raises. */
 struct ep_redaction *ep_redact_arguments(struct lua_State *L, struct ep_arena *arena, struct ep_redaction *tail);
 
-enum ep_redact_text { EP_REDACT_JSON, EP_REDACT_MAYBE_JSON, EP_REDACT_PLAIN }; /* maybe: else plain */
+enum ep_redact_text {
+    EP_REDACT_JSON,
+    EP_REDACT_MAYBE_JSON, /* else plain */
+    EP_REDACT_PLAIN,
+    EP_REDACT_PART, /* plain, and more of it may follow: what could be the beginning of a hit is not in the result */
+};
+
+/* A string of JSON that has been looked at already: `raw` begins with its quote, `text` is what it is to be; NULL: as it is. */
+struct ep_redact_given {
+    struct ep_str raw, text;
+};
 
 struct ep_redact_job {
     /* in */
@@ -39,10 +51,16 @@ struct ep_redact_job {
     enum ep_redact_text as;
     const struct ep_call *call; /* whose names must stay; NULL: no call */
     size_t bytes_max;           /* of the result */
+    const struct ep_redact_given *given; /* of EP_REDACT_JSON */
+    unsigned n_given;
+    size_t from, tail_max; /* of EP_REDACT_PART: bytes of the text that have gone; most that may wait without a hit */
+    bool last;             /* … and nothing follows: none waits */
     /* out */
     struct ep_str result; /* `text` itself when nothing was found */
     unsigned found[EP_SENSITIVE_KINDS + 1], total;
     const char *refused; /* why it can't be done; NULL: it was */
+    size_t held;         /* of EP_REDACT_PART: from there on the text waits for more */
+    bool changed;        /* the result is another text */
     /* private */
     char *out;
     size_t n, cap, copied;

@@ -8,27 +8,30 @@
 
 /* --- counting --- */
 
-/* False: it must be audited and can't; the stream was refused for that. */
-static bool tell(struct ep_stream *s, struct ep_policy *p, const struct ep_redact_job *j, bool shadow, bool reply)
+bool ep_policy_redacted(struct ep_stream *s, struct ep_policy *p, const unsigned found[], bool shadow, const char *code,
+                        unsigned *audited)
 {
     struct ep_str mode = shadow ? EP_STR("shadow") : EP_STR("enforce");
     struct ep_str what = {NULL, 0};
 
     for (int k = 0; k <= EP_SENSITIVE_KINDS; k++) {
         struct ep_str name = k < EP_SENSITIVE_KINDS ? ep_str(ep_sensitive_name((enum ep_sensitive)k)) : EP_STR("pattern");
-        if (!j->found[k])
+        if (!found[k])
             continue;
         if (s->worker->stats)
-            ep_stats_add(s->worker->stats, EP_METRIC_POLICY_REDACTIONS, EP_LABELS(p->name, name, mode), j->found[k]);
+            ep_stats_add(s->worker->stats, EP_METRIC_POLICY_REDACTIONS, EP_LABELS(p->name, name, mode), found[k]);
+        if (audited && *audited & 1u << k)
+            continue;
+        if (audited)
+            *audited |= 1u << k;
         what = ep_arena_printf(&s->arena, "%.*s%s%.*s: %u", EP_STR_ARG(what), what.n ? ", " : "", EP_STR_ARG(name),
-                               j->found[k]);
+                               found[k]);
     }
-    return ep_stream_audit(s, &(struct ep_decision){.decision = shadow ? "shadow_redact" : "redact",
+    return !what.n || ep_stream_audit(s, &(struct ep_decision){.decision = shadow ? "shadow_redact" : "redact",
                                                                          .policy = p->name,
                                                                          .principle = p->principle,
                                                                          .reason = what,
-                                                                         .code = reply ? "policy.redacted_reply"
-                                                                                       : "policy.redacted_call"});
+                                                                         .code = code});
 }
 
 /* --- one text --- */
@@ -140,7 +143,7 @@ static void redact_call(struct ep_policy_set *set, struct ep_policy *p, struct e
         ep_headers_body_changed(&s->request.headers);
         ep_stream_set_request_body(s, j.result);
     }
-    v->refuse = j.total && !tell(s, p, &j, shadow, false);
+    v->refuse = j.total && !ep_policy_redacted(s, p, j.found, shadow, "policy.redacted_call", NULL);
     ep_policy_allowed(p, v);
 }
 
@@ -173,16 +176,20 @@ void ep_policy_redact_reply(struct ep_policy_set *set, struct ep_policy *p, stru
         ep_headers_body_changed(&s->response.headers);
         ep_stream_set_response_body(s, j.result);
     }
-    v->refuse = j.total && !tell(s, p, &j, shadow, true);
+    v->refuse = j.total && !ep_policy_redacted(s, p, j.found, shadow, "policy.redacted_reply", NULL);
     ep_policy_allowed(p, v);
 }
 
 void ep_policy_redact(struct ep_policy_set *set, struct ep_policy_object *o, struct ep_policy_verdict *v)
 {
-    if (o->phase == EP_POLICY_CALL)
+    if (o->phase == EP_POLICY_CALL) {
         redact_call(set, o->policy, o->s, o->call, o->redactions, v);
-    else if (o->reply->whole || o->reply->why != EP_BLIND_NOT)
+    } else if (o->phase == EP_POLICY_EVENT || o->reply->events) {
+        v->redactions = o->redactions; /* done as the events pass: watch.c */
+        ep_policy_allowed(o->policy, v);
+    } else if (o->reply->whole || o->reply->why != EP_BLIND_NOT) {
         ep_policy_redact_reply(set, o->policy, o->s, o->redactions, o->reply, v);
-    else
+    } else {
         v->redactions = o->redactions;
+    }
 }

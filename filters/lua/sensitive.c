@@ -294,3 +294,91 @@ bool ep_sensitive_find(enum ep_sensitive kind, struct ep_str s, size_t from, siz
     *end = at.end;
     return true;
 }
+
+/* --- the beginning of one, at the end of a text --- */
+
+/* The run at the end of bytes that `good` takes, without what can't begin one. */
+static size_t run_at_end(struct ep_str s, size_t max, bool (*good)(char), const char *not_first)
+{
+    size_t i = s.n;
+
+    while (i > 0 && s.n - i < max && good(s.p[i - 1]))
+        i--;
+    while (i < s.n && strchr(not_first, s.p[i]))
+        i++;
+    return i;
+}
+
+static bool in_number(char c)
+{
+    return is_digit(c) || c == '-' || c == ' ';
+}
+
+static bool in_token(char c)
+{
+    return is_token(c) || c == '.';
+}
+
+static bool in_email(char c)
+{
+    return is_local(c) || c == '@';
+}
+
+static bool opens_iban(struct ep_str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        char c = s.p[i];
+        if (i < 2 ? !is_upper(c) : i < 4 ? !is_digit(c) : !is_alnum(c) && (c != ' ' || s.p[i - 1] == ' '))
+            return false;
+    }
+    return true;
+}
+
+static bool opens_phone(struct ep_str s)
+{
+    if (s.p[0] != '+' || s.n > 32)
+        return false;
+    for (size_t i = 1; i < s.n; i++)
+        if (!is_digit(s.p[i]) && !memchr(" -.()/", s.p[i], 6))
+            return false;
+    return true;
+}
+
+static bool opens_private_key(struct ep_str s)
+{
+    struct ep_str begin = EP_STR("-----BEGIN ");
+
+    return s.n <= 64 && memcmp(s.p, begin.p, EP_MIN(s.n, begin.n)) == 0;
+}
+
+static size_t first_that_opens(struct ep_str s, size_t max, bool (*opens)(struct ep_str), bool at_word)
+{
+    for (size_t i = s.n - EP_MIN(max, s.n); i < s.n; i++)
+        if (opens(ep_str_n(s.p + i, s.n - i)) && (!at_word || i == 0 || !is_alnum(s.p[i - 1])))
+            return i;
+    return s.n;
+}
+
+size_t ep_sensitive_open(enum ep_sensitive kind, struct ep_str s, size_t max)
+{
+    switch (kind) {
+    case EP_SENSITIVE_SSN:
+        return run_at_end(s, EP_MIN(max, 11u), in_number, " -");
+    case EP_SENSITIVE_CREDIT_CARD:
+        return run_at_end(s, EP_MIN(max, 40u), in_number, " -");
+    case EP_SENSITIVE_EMAIL:
+        return run_at_end(s, max, in_email, "@");
+    case EP_SENSITIVE_API_KEY:
+    case EP_SENSITIVE_JWT:
+        return run_at_end(s, max, in_token, ".");
+    case EP_SENSITIVE_IBAN:
+        return first_that_opens(s, EP_MIN(max, 68u), opens_iban, true);
+    case EP_SENSITIVE_PHONE:
+        return first_that_opens(s, EP_MIN(max, 32u), opens_phone, false);
+    case EP_SENSITIVE_PRIVATE_KEY:
+        return first_that_opens(s, EP_MIN(max, 64u), opens_private_key, false);
+    case EP_SENSITIVE_KINDS:
+        break;
+    }
+    return s.n;
+}

@@ -24,6 +24,9 @@ enum ep_sensitive {
 };
 
 const char *ep_sensitive_name(enum ep_sensitive kind);
+/* From where on the end of s may be the beginning of one of that kind, of which more is to come; s.n: nothing is. Looks at the
+ * last `max` bytes. */
+size_t ep_sensitive_open(enum ep_sensitive kind, struct ep_str s, size_t max);
 /* The first place at or after `from`: bytes begin to end. False: there is none. */
 bool ep_sensitive_find(enum ep_sensitive kind, struct ep_str s, size_t from, size_t *begin, size_t *end);
 

@@ -116,6 +116,8 @@ void ep_policy_wait_check(lua_State *L, const struct ep_policy_object *o, const 
 {
     struct ep_lua *l = ep_lua_of(L);
 
+    if (o->phase == EP_POLICY_EVENT)
+        luaL_error(L, "%s: an event can't wait, since those behind it would", method);
     if (!ep_lua_is_host_thread(l, L) && !l->test)
         luaL_error(L, "%s can't be called inside a coroutine of your own", method);
     if (!lua_isyieldable(L) && !l->test)

@@ -41,6 +41,7 @@ struct ep_policies_config {
     uint64_t shadow_for_ns; /* a new policy is a shadow for so long; 0: none */
     bool shadow_changes;    /* a changed one is new again */
     bool require_tests;
+    uint64_t stream_tail; /* bytes of a streamed text that are held back, or looked at again, for what spans two events */
     struct ep_policies_record *record;     /* NULL: none */
     struct ep_policies_rollback *rollback; /* NULL: never by itself */
     /* not of the file */

@@ -66,6 +66,7 @@ struct ep_walk {
 struct ep_tag {
     struct ep_tag *next;
     struct ep_str space, key, value;
+    size_t room; /* for the value */
 };
 
 #define EP_STREAM_MAX_FILTERS 24

@@ -420,7 +420,7 @@ static void test_load_errors(void **state)
         {"return policy { nam = 'x' }", "a.lua:2: policy: there is no key 'nam'; did you mean 'name'?"},
         {"return policy { call = print }", "a.lua:2: policy: name is missing"},
         {"return policy { name = 'a b', call = print }", "name 'a b' may have"},
-        {"return policy { name = 'a' }", "neither call nor reply"},
+        {"return policy { name = 'a' }", "neither call, reply nor event"},
         {"return policy { name = 'a', call = 1 }", "call must be a function, not a number"},
         {"return policy { name = 'a', call = print, match = {tol = 'x'} }", "no field 'tol'; did you mean 'tool'?"},
         {"return policy { name = 'a', call = print, match = {tool = 1} }", "match.tool must be a string"},
