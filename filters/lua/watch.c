@@ -257,7 +257,8 @@ static void pass_channel(struct ep_policy_watch *w, struct channel *c)
 {
     size_t keep = EP_MIN(c->buffer.n, (size_t)w->set->stream_tail);
 
-    memmove(c->buffer.p, c->buffer.p + c->buffer.n - keep, keep);
+    if (keep)
+        memmove(c->buffer.p, c->buffer.p + c->buffer.n - keep, keep);
     c->buffer.n = c->seen = keep;
 }
 
@@ -310,10 +311,9 @@ static bool flush(struct ep_policy_watch *w, struct stage *x, struct channel *c,
     if (x->shadow)
         return true;
     p = ep_arena_alloc(&w->arena, c->before.n + 2 + c->after.n);
-    memcpy(p, c->before.p, c->before.n);
+    memcpy(p, c->before.p, c->before.n); /* an object: neither is empty */
     memcpy(p + c->before.n, "\"\"", 2);
-    if (c->after.n)
-        memcpy(p + c->before.n + 2, c->after.p, c->after.n);
+    memcpy(p + c->before.n + 2, c->after.p, c->after.n);
     e.data = ep_str_n(p, c->before.n + 2 + c->after.n);
     given = (struct ep_redact_given){.raw = ep_str_n(p + c->before.n, 2), .text = rest};
     if (!redact_event(w, x, &e.data, &given, 1, found))
