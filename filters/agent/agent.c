@@ -236,6 +236,14 @@ static enum ep_step blind(struct ep_stream *s, enum ep_visible visible, enum ep_
     return judge(s);
 }
 
+static enum ep_step ask(struct ep_stream *s, struct state *state)
+{
+    s->call.visible = EP_VISIBLE_HEADERS; /* until it was read: a refusal on the way there knows no id */
+    s->call.blind = EP_BLIND_TOO_LARGE;
+    state->asked = true;
+    return EP_BUFFER;
+}
+
 static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
 {
     struct state *state = state_;
@@ -266,17 +274,14 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
     }
     if (claim == EP_AGENT_HEAD)
         return judge(s);
+    if (claim == EP_AGENT_MESSAGE)
+        return ask(s, state);
     if (end && !s->tunnel)
         return blind(s, EP_VISIBLE_FULL, EP_BLIND_NOT);
     if (!h->post && !s->tunnel) /* no protocol calls by PUT: plain HTTP for sure, though its body isn't read */
         return blind(s, EP_VISIBLE_FULL, EP_BLIND_STREAMED);
     why = unreadable(s, h);
-    if (why)
-        return blind(s, EP_VISIBLE_HEADERS, why);
-    s->call.visible = EP_VISIBLE_HEADERS; /* until it was read: a refusal on the way there knows no id */
-    s->call.blind = EP_BLIND_TOO_LARGE;
-    state->asked = true;
-    return EP_BUFFER;
+    return why ? blind(s, EP_VISIBLE_HEADERS, why) : ask(s, state);
 }
 
 /* --- the body --- */
@@ -356,7 +361,7 @@ static enum ep_step pass(struct ep_stream *s, struct state *state, struct ep_bod
     if (state->begun || !first || !first->n)
         return EP_NEXT;
     state->begun = true;
-    if (state->claimed != &ep_agent_grpc || first->p[0] <= 1)
+    if (!state->claimed || state->claimed->how.refuse != ep_grpc_refuse || first->p[0] <= 1)
         return EP_NEXT;
     ep_agent_bad_request(s, "agent.malformed", EP_STR("this is no gRPC message"), 0);
     return EP_REPLIED;
@@ -376,6 +381,10 @@ static enum ep_step request_body(struct ep_stream *s, void *state_, struct ep_bo
     state->asked = false;
     s->call.visible = EP_VISIBLE_FULL;
     s->call.blind = EP_BLIND_NOT;
+    if (state->claimed && state->claimed->message) {
+        s->call.body = ep_agent_body(s, b);
+        return state->claimed->message(s, s->call.body) == EP_AGENT_REFUSED ? EP_REPLIED : judge(s);
+    }
     if (b->bytes == 0)
         return judge(s);
     if (!scanner_of(s))

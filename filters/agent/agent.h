@@ -27,6 +27,7 @@ enum ep_agent_claim {
     EP_AGENT_NO,
     EP_AGENT_HEAD, /* mine, and the head says all there is to see */
     EP_AGENT_BODY, /* mine, and the body says the rest */
+    EP_AGENT_MESSAGE, /* mine, and the one message that the body is says the rest: `message` gets it */
 };
 
 enum ep_agent_verdict { EP_AGENT_NOT_MINE, EP_AGENT_MINE, EP_AGENT_REFUSED };
@@ -37,6 +38,9 @@ struct ep_agent_protocol {
     /* A JSON body that was read whole. `claimed`: the head was this protocol's. May refuse. NULL: not JSON. */
     enum ep_agent_verdict (*body)(struct ep_stream *s, const struct ep_agent_head *h, const struct ep_scan *json,
                                   bool claimed);
+    /* A body that was claimed as EP_AGENT_MESSAGE and read whole; the call is visible in full. May refuse, or say in the call
+     * that it can't be seen. NULL: nothing is claimed so. */
+    enum ep_agent_verdict (*message)(struct ep_stream *s, struct ep_str body);
 };
 
 /* tenant.c: fills call.tenant. False: it is named twice, and the stream was refused. */
@@ -97,6 +101,9 @@ void ep_mcp_answer(const struct ep_call *call, const struct ep_refusal *r, struc
                    struct ep_arena *arena, struct ep_answer *out);
 struct ep_str ep_mcp_events(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision,
                             struct ep_arena *arena);
+/* gRPC's refusals, for protocols over it. */
+void ep_grpc_refuse(struct ep_stream *s, const struct ep_refusal *r);
+void ep_grpc_refuse_midstream(struct ep_stream *s, const struct ep_refusal *r);
 struct ep_str ep_grpc_message(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena);
 struct ep_str ep_openai_error(const struct ep_refusal *r, struct ep_arena *arena);
 struct ep_str ep_anthropic_error(const struct ep_refusal *r, struct ep_str id, struct ep_arena *arena);

@@ -8,7 +8,9 @@
 
 #include "agent/agent.h"
 #include "base/time.h"
+#include "filter/chain.h"
 #include "observe/json.h"
+#include "observe/observe.h"
 
 static struct ep_str text_of(const struct ep_scan_value *v)
 {
@@ -51,6 +53,41 @@ static struct ep_str priority_of(const struct ep_scan_value *v)
     return s;
 }
 
+struct ep_str ep_bus_type(uint64_t n)
+{
+    static const char *const names[] = {"command", "query", "response", "event", "notification", "heartbeat",
+                                        "governance_request", "governance_response", "constitutional_validation",
+                                        "task_request", "task_response", "audit_log"};
+
+    return n < EP_COUNT(names) ? ep_str(names[n]) : (struct ep_str){NULL, 0};
+}
+
+/* A label has no more values than the bus has types: what a sender makes up is "other". */
+static struct ep_str type_label(struct ep_str method)
+{
+    for (uint64_t n = 0; ep_bus_type(n).n; n++)
+        if (ep_str_eq(method, ep_bus_type(n)))
+            return method;
+    return EP_STR("other");
+}
+
+static struct ep_str priority_label(struct ep_str priority)
+{
+    for (uint64_t n = 0; ep_bus_priority(n).n; n++)
+        if (ep_str_eq(priority, ep_bus_priority(n)))
+            return priority;
+    return priority.n ? EP_STR("other") : EP_STR("none");
+}
+
+void ep_bus_count(const struct ep_stream *s)
+{
+    const struct ep_call *c = &s->call;
+
+    if (s->worker->stats)
+        ep_stats_add(s->worker->stats, EP_METRIC_BUS_MESSAGES,
+                     EP_LABELS(s->chain->config->name, type_label(c->method), priority_label(c->priority)), 1);
+}
+
 static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head *h)
 {
     (void)s;
@@ -90,6 +127,7 @@ static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_hea
     c->claimed_tenant = text_of(&m->tenant_id);
     c->hash = text_of(&m->constitutional_hash);
     c->impact = m->impact_score.kind == EP_SCAN_NUMBER ? ep_agent_str(m->impact_score.raw) : (struct ep_str){NULL, 0};
+    ep_bus_count(s);
     return EP_AGENT_MINE;
 }
 

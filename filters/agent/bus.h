@@ -52,7 +52,11 @@ struct ep_bus_message {
  * type, a string that is no UTF-8, an impact that is no number. */
 bool ep_bus_decode(struct ep_str message, struct ep_bus_message *out);
 
-/* "low", "normal", "high", "critical"; empty: there is none of that number. */
+/* Counts a message that was read: ephor_bus_messages_total. */
+void ep_bus_count(const struct ep_stream *s);
+
+/* "command" … "audit_log"; "low", "normal", "high", "critical"; empty: there is none of that number. */
+struct ep_str ep_bus_type(uint64_t n);
 struct ep_str ep_bus_priority(uint64_t n);
 
 /* The bus's ValidationResult that refuses, with its API's error in the same object. */

@@ -31,13 +31,13 @@ struct ep_str ep_grpc_message(const struct ep_refusal *r, struct ep_str decision
     return ep_grpc_encode(arena, text);
 }
 
-static void refuse(struct ep_stream *s, const struct ep_refusal *r)
+void ep_grpc_refuse(struct ep_stream *s, const struct ep_refusal *r)
 {
     ep_stream_reply_grpc(s, ep_refusal_grpc_status(r), ep_grpc_message(r, s->decision_id, &s->arena));
 }
 
 /* After messages: the trailers say how it ended; a message that was cut is dropped by the client. */
-static void refuse_midstream(struct ep_stream *s, const struct ep_refusal *r)
+void ep_grpc_refuse_midstream(struct ep_stream *s, const struct ep_refusal *r)
 {
     struct ep_message *m = &s->response;
     unsigned status = ep_refusal_grpc_status(r);
@@ -58,6 +58,6 @@ static void refuse_midstream(struct ep_stream *s, const struct ep_refusal *r)
 }
 
 const struct ep_agent_protocol ep_agent_grpc = {
-    .how = {.name = "grpc", .refuse = refuse, .refuse_midstream = refuse_midstream},
+    .how = {.name = "grpc", .refuse = ep_grpc_refuse, .refuse_midstream = ep_grpc_refuse_midstream},
     .head = head,
 };

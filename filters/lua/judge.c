@@ -95,6 +95,13 @@ struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stre
     return (struct ep_str){NULL, 0};
 }
 
+/* What a message of the agent bus says, and not the head of the gRPC call that carries it. */
+static bool of_bus_message(enum ep_policy_field f)
+{
+    return f == EP_POLICY_METHOD || f == EP_POLICY_AGENT || f == EP_POLICY_RECIPIENT || f == EP_POLICY_PRIORITY ||
+           f == EP_POLICY_IMPACT;
+}
+
 /* Of a body that wasn't read nothing is known for sure: a head that names a protocol, method or tool is a claim of the
  * caller, and who decides by it can be walked around. */
 bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *c)
@@ -107,6 +114,8 @@ bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *c)
 
     if (f == EP_POLICY_ARGUMENTS || f == EP_POLICY_BODY) /* gRPC is named for sure by its head, and its body isn't read */
         return c->visible == EP_VISIBLE_FULL && c->blind == EP_BLIND_NOT;
+    if (c->protocol.n && ep_str_eq(c->protocol, EP_STR("acgs2")) && c->blind != EP_BLIND_NOT && of_bus_message(f))
+        return false;
     if (f == EP_POLICY_MODEL && c->to_model && !c->model.n) /* a stored prompt brings its own */
         return false;
     return c->visible == EP_VISIBLE_FULL || !of_call[f];

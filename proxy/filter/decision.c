@@ -67,6 +67,7 @@ static bool record(struct ep_stream *s, struct ep_audit *a, const struct ep_deci
         {.key = "protocol", .value = c->protocol},
         {.key = "method", .value = c->method},
         {.key = "tool", .value = c->tool},
+        {.key = "message_id", .value = ep_str_eq(c->protocol, EP_STR("acgs2")) ? c->id_text : (struct ep_str){NULL, 0}},
         {.key = "model", .value = c->model},
         {.key = "risk_score", .value = c->impact, .json = true},
         {.key = "constitutional_hash", .value = s->view->constitution},

@@ -417,7 +417,12 @@ def test_priority_and_impact_of_a_bus_message(guarded, priority, said):
                                more='match = {protocol = "acgs2"}, needs = {"impact"},'))
     message = {"message_type": "command", "priority": priority, "impact_score": 0.25, "from_agent": "planner", "content": {}}
     assert post(proxy.port, json.dumps(message).encode(), path="/api/v1/messages").get("x-got-x-said") == f"{said} 0.25 command planner"
-    assert post(proxy.port, json.dumps({**message, "impact_score": 0.8}).encode()).status == 403
+    r = post(proxy.port, json.dumps({**message, "impact_score": 0.8}).encode())
+    answer = json.loads(r.body)
+    assert r.status == 403 and answer["is_valid"] is False and answer["decision"] == "DENY" and "ask a person" in answer["errors"][0]
+    assert proxy.metric("ephor_bus_messages_total", type="command", priority=said if said in ("critical", "normal", "high") else "other") == 2
+    twice = post(proxy.port, b'{"message_type": "event", "content": {}, "message_type": "command"}')
+    assert twice.status == 400 and json.loads(twice.body)["error"] == "MessageValidationError"
     assert post(proxy.port, b'{"content": 1}').status == 200, "no message of the bus"
 
 
