@@ -43,7 +43,7 @@ enum ep_bus_result ep_bus_proto(struct ep_str message, ep_bus_hash *each, void *
 /* What an AgentMessage says; strings are slices of it, empty: not said. */
 struct ep_bus_message {
     struct ep_str message_id, conversation_id, from_agent, to_agent, sender_id, tenant_id, constitutional_hash;
-    struct ep_str source_agent_id, target_agent_id; /* of routing */
+    struct ep_str source_agent_id, target_agent_id, routing_hash; /* of routing */
     uint32_t message_type, priority;                /* enum MessageType, Priority */
     bool has_impact;
     double impact_score; /* finite */

@@ -66,7 +66,7 @@ static enum ep_agent_verdict message(struct ep_stream *s, struct ep_str body)
     c->id_text = m.message_id;
     c->conversation = m.conversation_id;
     c->claimed_tenant = m.tenant_id;
-    c->hash = m.constitutional_hash;
+    c->hash = either(m.constitutional_hash, m.routing_hash);
     if (m.has_impact)
         c->impact = number(m.impact_score, arena);
     ep_bus_count(s);

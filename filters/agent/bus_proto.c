@@ -61,6 +61,7 @@ static const struct wanted of_message[] = {
 static const struct wanted of_routing[] = {
     {EP_BUS_ROUTING_SOURCE_AGENT_ID, EP_PROTO_BYTES, AT(source_agent_id)},
     {EP_BUS_ROUTING_TARGET_AGENT_ID, EP_PROTO_BYTES, AT(target_agent_id)},
+    {EP_BUS_ROUTING_CONSTITUTIONAL_HASH, EP_PROTO_BYTES, AT(routing_hash)},
 };
 
 static bool is_utf8(struct ep_str s)

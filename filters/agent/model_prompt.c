@@ -169,7 +169,8 @@ static void read_all(struct ep_model_request *m, struct ep_arena *arena)
         room += m->raw[i].n + 1; /* a string loses its quotes and gets a line break, a number loses what divides it */
     r.out = ep_arena_alloc(arena, room);
     for (int i = 0; i < EP_MODEL_TOOLS; i++)
-        read_part(&r, m->raw[i]);
+        if (m->raw[i].n)
+            read_part(&r, m->raw[i]);
     m->prompt = ep_str_n(r.out, r.n);
     m->media[EP_MODEL_REFERENCE] += m->previous.n > 0;
     m->media[EP_MODEL_REFERENCE] += m->raw[EP_MODEL_PROMPT].n && m->raw[EP_MODEL_PROMPT].p[0] == '{';

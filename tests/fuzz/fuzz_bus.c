@@ -30,7 +30,7 @@ static bool told(void *user, struct ep_str given)
     return ++s->n < 100 || sum == 0;
 }
 
-/* What was decoded lies in the message, the hash among those that were told, and of what isn't followed to the end nothing is. */
+/* What was decoded lies in the message, and whoever looks for hashes can follow it too and is told them. */
 static void decode(struct ep_str text)
 {
     struct ep_bus_message m;
@@ -39,12 +39,12 @@ static void decode(struct ep_str text)
     if (!ep_bus_decode(text, &m))
         return;
     const struct ep_str all[] = {m.message_id, m.conversation_id,     m.from_agent,      m.to_agent,       m.sender_id,
-                                 m.tenant_id,  m.constitutional_hash, m.source_agent_id, m.target_agent_id};
+                                 m.tenant_id,  m.constitutional_hash, m.source_agent_id, m.target_agent_id, m.routing_hash};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         CHECK(!all[i].n || (all[i].p >= text.p && all[i].p + all[i].n <= text.p + text.n));
     CHECK(m.impact_score - m.impact_score == 0);
-    (void)ep_bus_proto(text, in_place, &s);
-    CHECK(!m.constitutional_hash.n || s.n > 0);
+    CHECK(ep_bus_proto(text, in_place, &s) != EP_BUS_MALFORMED);
+    CHECK((!m.constitutional_hash.n && !m.routing_hash.n) || s.n > 0);
 }
 
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t n)
