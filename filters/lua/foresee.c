@@ -74,7 +74,8 @@ static bool denies(struct ep_policy_set *set, struct ep_policy *p, struct ep_str
     o->reader = f;
     lua_rawgeti(L, LUA_REGISTRYINDEX, p->call_ref);
     lua_rawgeti(L, LUA_REGISTRYINDEX, o->ref);
-    status = ep_lua_resume(l, L, 1, &n_results, &set->budget, ep_clock_ns());
+    ep_lua_charge_to(l, p->owner);
+    status = ep_lua_resume(l, L, 1, &n_results, &set->at_once, ep_clock_ns());
     denied = status == EP_LUA_OK && o->denied;
     if (status != EP_LUA_OK)
         ep_lua_thread_reset(l, L);

@@ -1,4 +1,4 @@
-/* The state of a worker: its allocator, its hook, its runs and its pool of threads. host.h has the design. */
+/* The state of a worker: its hook, its runs and its pool of threads. host.h has the design. */
 #include "lua/host.h"
 
 #include <stdio.h>
@@ -7,125 +7,10 @@
 #include "lua/object.h"
 #include "observe/observe.h"
 
-#define COLLECT_BYTES_MIN ((size_t)256 << 10)
-#define COLLECT_BYTES_MAX ((size_t)8 << 20)
-#define COLLECT_HURRY     ((size_t)1 << 20)  /* so far above `collect_at` a slice is as long as may be */
-#define COLLECT_PRESSED   ((size_t)16 << 20) /* garbage is made faster than collected: the rest of the cycle at once */
-#define SLICE_NS_MIN      (200 * EP_US)
-#define SLICE_NS_MAX      (600 * EP_US) /* and then one step, which Lua may not divide: docs/performance.md */
 #define STACK_BYTES_MAX   (1 << 20)
-#define CLOCKED_BYTES     4096u /* allocations from here on look at the clock: copying them takes time */
 
-const struct ep_lua_budget ep_lua_budget_call = {200000, 1 << 20, 5 * EP_MS};
-const struct ep_lua_budget ep_lua_budget_load = {20000000, 16 << 20, 2 * EP_S};
-
-static void set_hook(lua_State *L);
-
-/* --- memory --- */
-
-/* Blocks of EP_LUA_BIG_BYTES and more have this in front. */
-struct big {
-    _Alignas(16) int class; /* -1: too light to matter */
-};
-
-/* A conversion or comparison of a string costs about 1.5 ns a byte, a walk over an emptied table 1 ns for 40 bytes. */
-static int class_of(size_t n, bool string)
-{
-    size_t weight = string ? n : n / 64;
-
-    if (weight < EP_LUA_BIG_BYTES)
-        return -1;
-    return EP_MIN(__builtin_clzll(EP_LUA_BIG_BYTES) - __builtin_clzll(weight), EP_LUA_BIG_CLASSES - 1);
-}
-
-/* Hooks come so often that what lies between two of them takes about 2 ms at most. */
-static void set_tick(struct ep_lua *l)
-{
-    int class = EP_LUA_BIG_CLASSES - 1;
-
-    while (class >= 0 && !l->big[class])
-        class--;
-    l->tick = class < 0 ? EP_LUA_HOOK_EVERY : EP_MAX(64 >> class, 1);
-}
-
-static void count_big(struct ep_lua *l, int class, int more)
-{
-    if (class < 0)
-        return;
-    l->big[class] += (uint32_t)more;
-    set_tick(l);
-    if (l->running && l->run.active && lua_gethookcount(l->running) > l->tick)
-        set_hook(l->running);
-}
-
-/* `kind` is Lua's when the block is new. Lua relies on a block that gets smaller never to fail. */
-static void *resize(struct ep_lua *l, void *p, size_t old, size_t n, bool string)
-{
-    struct big *b = p && old >= EP_LUA_BIG_BYTES ? (struct big *)p - 1 : NULL;
-    void *base = b ? b : p;
-    int class = class_of(n, string);
-
-    if (EP_UNLIKELY(b))
-        count_big(l, b->class, -1);
-    if (n == 0) {
-        free(base);
-        return NULL;
-    }
-    if (EP_LIKELY(!b && n < EP_LUA_BIG_BYTES))
-        return realloc(p, n);
-    if (b && n < EP_LUA_BIG_BYTES) {
-        memmove(base, p, n);
-        void *smaller = realloc(base, n);
-        return smaller ? smaller : base;
-    }
-    struct big *bigger = realloc(base, sizeof *bigger + n);
-    if (!bigger) {
-        if (b)
-            count_big(l, b->class, 1);
-        return b && n <= old ? p : NULL;
-    }
-    if (!b && p)
-        memmove(bigger + 1, bigger, old);
-    bigger->class = class;
-    count_big(l, class, 1);
-    return bigger + 1;
-}
-
-/* Lua answers a first no by a collection of all its garbage, and asks once more; a second is an overrun, whatever
- * Lua makes of it. */
-static bool fits(struct ep_lua *l, size_t more)
-{
-    struct ep_lua_run *r = &l->run;
-
-    if (more > r->bytes_max || l->bytes > r->bytes_max - more) {
-        if (r->refused && r->overrun == EP_LUA_FITS)
-            r->overrun = EP_LUA_MEMORY;
-        r->refused = true;
-        return false;
-    }
-    r->refused = false;
-    if (more >= CLOCKED_BYTES && ep_clock_ns() > r->deadline_ns) {
-        if (r->overrun == EP_LUA_FITS)
-            r->overrun = EP_LUA_TIME;
-        return false;
-    }
-    return true;
-}
-
-static void *allocate(void *ud, void *p, size_t old, size_t n)
-{
-    struct ep_lua *l = ud;
-    bool string = !p && old == LUA_TSTRING; /* Lua says the kind of a new object there */
-
-    if (!p)
-        old = 0;
-    if (n > old && l->run.active && !fits(l, n - old))
-        return NULL;
-    void *q = resize(l, p, old, n, string);
-    if (q || n == 0)
-        l->bytes = l->bytes - old + n;
-    return q;
-}
+const struct ep_lua_budget ep_lua_budget_call = {200000, 1 << 20, 5 * EP_MS, 0};
+const struct ep_lua_budget ep_lua_budget_load = {20000000, 16 << 20, 2 * EP_S, 0};
 
 static const char *overrun_text(enum ep_lua_overrun o)
 {
@@ -140,8 +25,7 @@ static const char *overrun_text(enum ep_lua_overrun o)
 
 static void on_hook(lua_State *L, lua_Debug *ar);
 
-/* A thread's hook as it should be: a count, and each line when somebody wants to know of them. */
-static void set_hook(lua_State *L)
+void ep_lua_set_hook(lua_State *L)
 {
     int lines = ep_lua_of(L)->on_line ? LUA_MASKLINE : 0;
 
@@ -159,6 +43,12 @@ static int raise_overrun(lua_State *L, int level)
     return lua_error(L);
 }
 
+/* Only what the host resumed, where nothing of C is in between, and not when too many do already. */
+static bool may_pause(const struct ep_lua *l, lua_State *L)
+{
+    return L == l->run.top && lua_isyieldable(L) && l->n_paused < EP_LUA_PAUSED_MAX && l->bytes < EP_LUA_PAUSE_BYTES_MAX;
+}
+
 static void on_hook(lua_State *L, lua_Debug *ar)
 {
     struct ep_lua *l = ep_lua_of(L);
@@ -172,25 +62,30 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     if (!r->active)
         return;
     r->instructions += (uint64_t)every;
+    uint64_t now = ep_clock_ns();
     if (r->overrun == EP_LUA_FITS) {
         if (r->instructions > r->instructions_max)
             r->overrun = EP_LUA_INSTRUCTIONS;
-        else if (ep_clock_ns() > r->deadline_ns)
+        else if (now > r->deadline_ns)
             r->overrun = EP_LUA_TIME;
     }
     if (r->overrun != EP_LUA_FITS)
         raise_overrun(L, 0);
     if (every != l->tick) /* strings came and went, or a coroutine outlived an overrun */
-        set_hook(L);
+        ep_lua_set_hook(L);
+    if (EP_UNLIKELY(now > r->pause_ns) && may_pause(l, L)) {
+        r->paused = true;
+        lua_yield(L, 0); /* in a hook it returns: Lua leaves when the hook is over */
+    }
 }
 
 void ep_lua_watch_lines(struct ep_lua *l, lua_Hook on_line)
 {
     l->on_line = on_line;
-    set_hook(l->L);
-    set_hook(l->thread);
+    ep_lua_set_hook(l->L);
+    ep_lua_set_hook(l->thread);
     for (unsigned i = 0; i < l->n_idle; i++)
-        set_hook(l->idle[i].L);
+        ep_lua_set_hook(l->idle[i].L);
 }
 
 void ep_lua_check(lua_State *L)
@@ -242,39 +137,24 @@ void ep_lua_begin(struct ep_lua *l, const struct ep_lua_budget *b, uint64_t now_
     l->run.overrun = EP_LUA_FITS;
     l->run.instructions = l->run.unclocked = 0;
     l->run.started_ns = now_ns;
-    l->run.refused = false;
+    l->run.refused = l->run.paused = false;
+    l->run.owner = l->next_owner;
+    l->next_owner = 0;
     l->run.instructions_max = b->instructions;
+    l->run.bytes_before = l->bytes;
     l->run.bytes_max = l->bytes + EP_MIN(b->memory, room);
+    l->run.table_max = b == &ep_lua_budget_load ? EP_LUA_TABLE_BYTES_MAX : SIZE_MAX;
     l->run.deadline_ns = now_ns + b->time_ns;
+    l->run.pause_ns = UINT64_MAX;
+    l->run.top = NULL;
 }
 
-/* The next cycle begins when about as much garbage was made as is live. What was made during a cycle says nothing of
- * that: with it, each cycle would begin later than the one before. */
-static void set_collect_at(struct ep_lua *l, size_t live)
-{
-    l->collect_at = live + EP_MIN(EP_MAX(live, COLLECT_BYTES_MIN), COLLECT_BYTES_MAX);
-    l->cycle_bytes = l->cycle_freed = 0;
-}
-
-/* A slice of the collector's work: as long as the run that began at `started_ns`, longer when garbage piles up. */
 static void collect(struct ep_lua *l, uint64_t started_ns)
 {
-    size_t before = l->bytes, debt = before - l->collect_at;
-    uint64_t start = ep_clock_ns(), ran = start > started_ns ? start - started_ns : 0, now;
-    uint64_t long_ns = EP_MAX(ran, SLICE_NS_MIN + (SLICE_NS_MAX - SLICE_NS_MIN) * debt / COLLECT_HURRY);
-    uint64_t end = start + EP_MIN(long_ns, SLICE_NS_MAX);
-    bool done;
+    uint64_t now = ep_clock_ns();
 
-    if (l->cycle_bytes == 0)
-        l->cycle_bytes = before;
-    do {
-        done = lua_gc(l->L, LUA_GCSTEP, 0);
-        now = ep_clock_ns();
-    } while (!done && (debt > COLLECT_PRESSED || now < end));
-    l->cycle_freed += before > l->bytes ? before - l->bytes : 0;
-    if (done)
-        set_collect_at(l, EP_MIN(l->bytes, l->cycle_bytes > l->cycle_freed ? l->cycle_bytes - l->cycle_freed : 0));
-    l->pause_longest_ns = EP_MAX(l->pause_longest_ns, now - start);
+    ep_lua_collect(l, now > started_ns ? now - started_ns : 0);
+    ep_lua_pause_collect(l);
 }
 
 void ep_lua_end(struct ep_lua *l, const struct ep_lua_run *saved)
@@ -282,6 +162,7 @@ void ep_lua_end(struct ep_lua *l, const struct ep_lua_run *saved)
     uint64_t started_ns = l->run.started_ns;
 
     l->spent_instructions = l->run.instructions;
+    l->spent_bytes = (int64_t)l->bytes - (int64_t)l->run.bytes_before;
     l->run = *saved;
     if (EP_UNLIKELY(l->bytes >= l->collect_at) && !saved->active)
         collect(l, started_ns);
@@ -296,7 +177,7 @@ static enum ep_lua_status judge(struct ep_lua *l, int rc)
     if (rc == LUA_OK)
         return EP_LUA_OK;
     if (rc == LUA_YIELD)
-        return EP_LUA_YIELDED;
+        return l->run.paused ? EP_LUA_PAUSED : EP_LUA_YIELDED;
     if (rc == LUA_ERRMEM && l->run.overrun == EP_LUA_FITS)
         l->run.overrun = EP_LUA_MEMORY;
     if (l->run.overrun == EP_LUA_FITS)
@@ -311,7 +192,7 @@ static lua_State *enter(struct ep_lua *l, lua_State *L)
 
     l->running = L;
     if (EP_UNLIKELY(lua_gethookcount(L) != l->tick))
-        set_hook(L);
+        ep_lua_set_hook(L);
     return before;
 }
 
@@ -343,6 +224,10 @@ enum ep_lua_status ep_lua_resume(struct ep_lua *l, lua_State *L, int n_args, int
     lua_State *before;
 
     ep_lua_begin(l, b, now_ns, &saved);
+    if (b->slice_ns) {
+        l->run.pause_ns = now_ns + b->slice_ns;
+        l->run.top = L;
+    }
     before = enter(l, L);
     status = judge(l, lua_resume(L, NULL, n_args, n_results));
     l->running = before;
@@ -508,8 +393,8 @@ static int set_up(lua_State *L)
     l->thread = t.L;
     l->thread_ref = t.ref;
     lua_gc(L, LUA_GCINC, 0, 20, 10); /* small steps; docs/performance.md has the figures */
-    lua_gc(L, LUA_GCSTOP);           /* it runs when `collect` says so */
-    set_collect_at(l, l->bytes);
+    lua_gc(L, LUA_GCSTOP);           /* it runs when ep_lua_end says so */
+    ep_lua_collect_from(l, l->bytes);
     return 0;
 }
 
@@ -523,8 +408,11 @@ static int on_panic(lua_State *L)
 
 void ep_lua_attach(struct ep_lua *l)
 {
+    ep_lua_pause_open(l);
     if (!l->worker->stats || l->memory_cell)
         return;
+    l->stats = l->worker->stats;
+    l->pauses = ep_stats_histogram(l->stats, EP_METRIC_LUA_GC_PAUSE, NULL);
     l->memory_cell = ep_stats_cell(l->worker->stats, EP_METRIC_LUA_MEMORY, NULL);
     ep_cell_add(l->memory_cell, l->bytes);
     l->memory_told = l->bytes;
@@ -532,9 +420,12 @@ void ep_lua_attach(struct ep_lua *l)
 
 void ep_lua_detach(struct ep_lua *l)
 {
+    ep_lua_pause_close(l);
     if (l->memory_cell)
         ep_cell_add(l->memory_cell, 0 - (uint64_t)l->memory_told);
     l->memory_cell = NULL;
+    l->pauses = NULL;
+    l->stats = NULL;
 }
 
 struct ep_lua *ep_lua_new(struct ep_worker *w, struct ep_error *err)
@@ -546,20 +437,26 @@ struct ep_lua *ep_lua_new(struct ep_worker *w, struct ep_error *err)
     l->tick = EP_LUA_HOOK_EVERY;
     ep_list_init(&l->policy_sets);
     ep_list_init(&l->idle_objects);
-    l->L = lua_newstate(allocate, l);
+    ep_list_init(&l->paused);
+    l->owners = ep_calloc(1, sizeof *l->owners);
+    l->n_owners = 1;
+    l->kept_max = EP_LUA_KEPT_MAX;
+    l->L = lua_newstate(ep_lua_allocate, l);
     if (!l->L) {
+        free(l->owners);
         free(l);
         ep_error_set(err, "no memory for a Lua state");
         return NULL;
     }
     *(struct ep_lua **)lua_getextraspace(l->L) = l; /* new threads copy it */
     lua_atpanic(l->L, on_panic);
-    set_hook(l->L);
+    ep_lua_set_hook(l->L);
     lua_pushcfunction(l->L, set_up);
     if (lua_pcall(l->L, 0, 0, 0) != LUA_OK) {
         struct ep_str e = ep_lua_error(l->L);
         ep_error_set(err, "the Lua state can't be made: %.*s", EP_STR_ARG(e));
         lua_close(l->L);
+        free(l->owners);
         free(l);
         return NULL;
     }
@@ -592,5 +489,6 @@ void ep_lua_unref(struct ep_lua *l)
         l->worker->lua = NULL;
     ep_lua_detach(l);
     lua_close(l->L);
+    free(l->owners);
     free(l);
 }

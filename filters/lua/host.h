@@ -10,8 +10,17 @@
  * and the hook then fires at each instruction. Afterwards the state is as sound as before, since lua_pcall unwound it.
  * A coroutine that a hook's error killed is never used again: Lua 5.4 leaves its hooks off for ever.
  *
- * The collector is Lua's incremental one, and runs between runs only, in slices of 0.2 to 0.6 ms and one step of
- * Lua's (docs/performance.md has what was measured): as long as the run was, longer when garbage piles up.
+ * A run whose budget has a slice pauses by itself when it has run for so long: the hook yields, the loop serves others,
+ * and the run goes on a turn later with what is left of its budget (pause.c). It can't where C stands between it and the
+ * loop: in a coroutine of its own, in the comparison of a sort, in the replacement of a gsub.
+ *
+ * The collector is Lua's incremental one, and runs between runs only, in slices of 0.2 to 0.5 ms and one step of
+ * Lua's (docs/performance.md has what was measured): as long as the run was, longer when garbage piles up, and a turn
+ * later when that wasn't enough. What Lua doesn't divide is the traversal of one table and the end of marking, which
+ * traverses again each table that was written to meanwhile. So tables are bounded when scripts are loaded, and so is what
+ * scripts keep between calls: each block says whose it is, and at the end of a cycle it is known who keeps how much. Who
+ * keeps too much begins anew: its file is run again, and what it kept is garbage.
+ *
  * Inside of a run it would call the finalizers of the library's buffers at the limit of memory or of the C stack, where
  * they fail, and what they should have freed is lost for ever. Only a run that reaches its limit of memory makes Lua
  * collect everything at once, which calls no finalizer.
@@ -38,11 +47,17 @@
 #define EP_LUA_LOG_COST        1000 /* instructions: a line that is written */
 #define EP_LUA_BIG_BYTES       ((size_t)16 << 10) /* strings from here on make the hook come more often */
 #define EP_LUA_BIG_CLASSES     16
+#define EP_LUA_KEPT_MAX        ((size_t)1 << 20) /* of all scripts of a state, between calls, unless the configuration says */
+#define EP_LUA_TABLE_BYTES_MAX ((size_t)1 << 20) /* of one table's array or hash, when a script is loaded */
+#define EP_LUA_SLICE_NS        (200 * EP_US)
+#define EP_LUA_PAUSED_MAX      64u /* runs at once; others then run to their end, or to that of their budget */
+#define EP_LUA_PAUSE_BYTES_MAX ((size_t)16 << 20) /* of the state; the same */
 
 struct ep_lua_budget {
     uint64_t instructions;
     uint64_t memory; /* bytes more than at the start */
     uint64_t time_ns;
+    uint64_t slice_ns; /* it pauses after so long; 0: never. Only of ep_lua_resume */
 };
 extern const struct ep_lua_budget ep_lua_budget_call; /* of one call, when the configuration says nothing */
 extern const struct ep_lua_budget ep_lua_budget_load; /* of a script's top level */
@@ -56,12 +71,33 @@ struct ep_lua_run {
     uint64_t started_ns;
     const char *stack; /* the C stack's end when the outermost run began */
     uint64_t unclocked; /* charged since the clock was last looked at */
-    size_t bytes_max;   /* of the state */
+    size_t bytes_before, bytes_max; /* of the state */
+    size_t table_max;   /* of one block that is no string */
+    uint32_t owner;     /* of what it makes */
     bool refused;       /* the allocator said no, and Lua has collected its garbage since */
-    uint64_t deadline_ns;
+    bool paused;
+    uint64_t deadline_ns, pause_ns;
+    lua_State *top;     /* what may pause */
 };
 
-enum ep_lua_status { EP_LUA_OK, EP_LUA_YIELDED, EP_LUA_ERROR, EP_LUA_OVERRUN };
+/* PAUSED: by itself, after a slice; EP_LUA_YIELDED: it wanted to. */
+enum ep_lua_status { EP_LUA_OK, EP_LUA_YIELDED, EP_LUA_PAUSED, EP_LUA_ERROR, EP_LUA_OVERRUN };
+
+/* Runs the owner's files anew and lets go of what it had. Between runs. */
+typedef void ep_lua_renew(void *user);
+
+/* Whose blocks are whose. Number 0 is the host, and whoever has no number. */
+struct ep_lua_owner {
+    struct ep_str name;
+    ep_lua_renew *renew; /* NULL: the number is free */
+    void *user;
+    size_t bytes;        /* garbage included */
+    size_t made;         /* but by the collector, in two's complement */
+    size_t made_before;  /* when the cycle began */
+    size_t loaded;       /* after it was loaded; SIZE_MAX: not known yet */
+    size_t held;         /* at most, by runs that wait */
+    size_t kept;         /* by the end of the last cycle, beyond what it loaded */
+};
 
 struct ep_policy_bundle;
 struct ep_policy_set;
@@ -81,9 +117,16 @@ struct ep_lua {
     unsigned refs;
     bool shared; /* it is the worker's own, of ep_lua_ref */
     size_t bytes; /* live in the state */
+    struct ep_lua_owner *owners;
+    uint32_t n_owners;
+    uint32_t next_owner;     /* of the run that begins next */
+    size_t kept_max;
     size_t collect_at;       /* bytes from which on garbage is collected */
-    size_t cycle_bytes, cycle_freed; /* of the collector's cycle: there at its begin, freed in it */
+    bool in_cycle;           /* of the collector */
+    bool collecting;         /* what is freed now is freed by it */
     uint64_t pause_longest_ns; /* of the collector */
+    struct ep_histogram *pauses; /* EP_METRIC_LUA_GC_PAUSE; NULL without statistics */
+    struct ep_stats *stats;      /* once it is attached; NULL without */
     int tick;     /* instructions between two hooks */
     uint32_t big[EP_LUA_BIG_CLASSES]; /* live blocks by log2 of their weight */
     struct ep_lua_run run;
@@ -95,6 +138,10 @@ struct ep_lua {
     struct ep_list idle_objects;
     unsigned n_idle_objects, n_waiting; /* waiting: policies (wait.c) */
     uint64_t spent_instructions;        /* of the run that ended last */
+    int64_t spent_bytes;                /* the same: how many more there are than before */
+    struct ep_list paused;              /* struct ep_lua_pause, who waits longest first */
+    unsigned n_paused;
+    struct ep_task turn;
     struct ep_lua_thread idle[EP_LUA_IDLE_THREADS];
     unsigned n_idle;
     struct ep_list policy_sets;
@@ -130,6 +177,41 @@ static inline uint64_t ep_lua_clock_ns(const struct ep_lua *l)
 }
 /* Calls `on_line` at each new line of each thread; NULL: no more. For coverage: it makes Lua slow. */
 void ep_lua_watch_lines(struct ep_lua *l, lua_Hook on_line);
+
+/* --- heap.c --- */
+void *ep_lua_allocate(void *lua, void *p, size_t old, size_t n);
+/* A number for what is made in runs that ep_lua_charge_to says are its own; `name` as long as it has the number. */
+uint32_t ep_lua_owner_new(struct ep_lua *l, struct ep_str name, ep_lua_renew *renew, void *user);
+void ep_lua_owner_free(struct ep_lua *l, uint32_t owner);
+static inline void ep_lua_charge_to(struct ep_lua *l, uint32_t owner) /* the run that begins next */
+{
+    l->next_owner = owner;
+}
+/* A slice of the collector's work; `ran_ns`: how long the run before it took. */
+void ep_lua_collect(struct ep_lua *l, uint64_t ran_ns);
+/* All of it, when scripts were loaded and nobody waits. */
+void ep_lua_collect_all(struct ep_lua *l);
+/* The next cycle begins when there is about twice as much. */
+void ep_lua_collect_from(struct ep_lua *l, size_t live);
+
+/* --- pause.c: runs that pause, and what the collector didn't get done --- */
+struct ep_lua_pause {
+    struct ep_list node;
+    void (*go_on)(struct ep_lua_pause *p); /* in a later turn */
+};
+void ep_lua_pause_open(struct ep_lua *l);
+void ep_lua_pause_close(struct ep_lua *l); /* in the worker */
+/* EP_LUA_PAUSED: queues up for another slice. */
+void ep_lua_pause_add(struct ep_lua *l, struct ep_lua_pause *p);
+void ep_lua_pause_drop(struct ep_lua *l, struct ep_lua_pause *p); /* harmless when it isn't queued */
+/* The collector is behind: it gets another slice in the next turn. */
+void ep_lua_pause_collect(struct ep_lua *l);
+/* What is left of a budget after the run that ended last, which took `ns`. `paused`: memory too is what is left; for one
+ * that waits it is whole again. */
+void ep_lua_spend(const struct ep_lua *l, struct ep_lua_budget *left, const struct ep_lua_budget *whole, bool paused,
+                  uint64_t ns);
+
+void ep_lua_set_hook(lua_State *L); /* a count, and each line when somebody wants to know of them */
 
 /* Starts a run; what ran before (a test that calls a policy) is kept in `saved` and comes back with the end. */
 void ep_lua_begin(struct ep_lua *l, const struct ep_lua_budget *b, uint64_t now_ns, struct ep_lua_run *saved);

@@ -321,6 +321,7 @@ static void run(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream
     struct ep_policy_object *o = l->object;
     const int functions[] = {
         [EP_POLICY_CALL] = p->call_ref, [EP_POLICY_REPLY] = p->reply_ref, [EP_POLICY_EVENT] = p->event_ref};
+    const struct ep_lua_budget *budget = &set->budget;
     enum ep_lua_status status;
     uint64_t start = *now_ns;
     int n_results;
@@ -341,9 +342,15 @@ static void run(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream
     o->redactions = reply ? (struct ep_redaction *)(uintptr_t)reply->rules : NULL; /* more are put in front */
     lua_rawgeti(L, LUA_REGISTRYINDEX, functions[phase]);
     lua_rawgeti(L, LUA_REGISTRYINDEX, o->ref);
-    status = ep_lua_resume(l, L, 1, &n_results, &set->budget, start);
+    if (EP_UNLIKELY(phase != EP_POLICY_CALL) &&
+        (phase == EP_POLICY_EVENT || reply->events || (!reply->whole && reply->why == EP_BLIND_NOT)))
+        budget = &set->at_once; /* an event can't wait, and who waits can't ask for the body any more */
+    ep_lua_charge_to(l, p->owner);
+    status = ep_lua_resume(l, L, 1, &n_results, budget, start);
     *now_ns = ep_clock_ns();
-    if (EP_UNLIKELY(status == EP_LUA_YIELDED && o->wait)) {
+    if (EP_UNLIKELY(status == EP_LUA_PAUSED))
+        o->wait = EP_POLICY_WAIT_TURN;
+    if (EP_UNLIKELY(o->wait && (status == EP_LUA_YIELDED || status == EP_LUA_PAUSED))) {
         v->wait = ep_policy_wait_new(set, o, *now_ns - start);
         return;
     }

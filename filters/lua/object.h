@@ -19,7 +19,8 @@ enum ep_policy_read {
 struct ep_policy_object;
 typedef void ep_policy_read_fn(struct ep_policy_object *o, enum ep_policy_read kind, struct ep_str name);
 
-enum ep_policy_waits_for { EP_POLICY_WAIT_NOT, EP_POLICY_WAIT_DELAY, EP_POLICY_WAIT_HTTP };
+/* TURN: for another slice of time. */
+enum ep_policy_waits_for { EP_POLICY_WAIT_NOT, EP_POLICY_WAIT_DELAY, EP_POLICY_WAIT_HTTP, EP_POLICY_WAIT_TURN };
 struct ep_http_call;
 struct ep_http_call_reply;
 

@@ -364,35 +364,83 @@ int ep_policy_define(lua_State *L)
 static int load_file(lua_State *L)
 {
     struct ep_policy_set *set = lua_touserdata(L, 1);
-    const char *directory = lua_touserdata(L, 2);
+    const struct ep_policy_bundle_file *f = set->bundle ? ep_policy_bundle_find(set->bundle, ep_str(set->file)) : NULL;
+
+    if (f) {
+        set->text = f->text;
+    } else {
+        lua_pushfstring(L, "%s/%s", set->directory, set->file);
+        ep_lua_read_file(L, lua_tostring(L, -1));
+        set->text = ep_arena_str(&set->arena, ep_lua_check_str(L, -1));
+    }
+    ep_policy_run_text(L, set, set->directory);
+    return ep_policy_take(L, set);
+}
+
+void ep_policy_run_text(lua_State *L, const struct ep_policy_set *set, const char *directory)
+{
+    int env;
 
     ep_lua_env_push(L, EP_LUA_POLICY, directory);
-    const struct ep_policy_bundle_file *f = set->bundle ? ep_policy_bundle_find(set->bundle, ep_str(set->file)) : NULL;
-    lua_pushfstring(L, "%s/%s", directory, set->file);
-    if (f)
-        ep_lua_push(L, f->text);
-    else
-        ep_lua_read_file(L, lua_tostring(L, -1));
-    set->text = ep_lua_check_str(L, -1);
+    env = lua_gettop(L);
     lua_pushfstring(L, "@%s", set->file);
-    ep_lua_compile(L, ep_lua_check_str(L, -2), lua_tostring(L, -1), 3);
+    ep_lua_compile(L, set->text, lua_tostring(L, -1), env);
     lua_call(L, 0, 1);
-    return ep_policy_take(L, set);
+}
+
+bool ep_policy_load_one(struct ep_policy_set *set, const char *file, lua_CFunction load, void *argument,
+                        struct ep_error *err)
+{
+    struct ep_lua *l = set->lua;
+    uint32_t owner = ep_lua_owner_new(l, ep_str(file), ep_policy_renew, NULL);
+    unsigned before = set->n;
+    bool good = true;
+
+    set->file = file;
+    lua_pushcfunction(l->thread, load);
+    lua_pushlightuserdata(l->thread, argument);
+    l->loading = set;
+    ep_lua_charge_to(l, owner);
+    if (ep_lua_call(l, l->thread, 1, 0, &ep_lua_budget_load, ep_clock_ns()) != EP_LUA_OK) {
+        struct ep_str e = ep_lua_error(l->thread);
+        good = ep_str_search(e, ep_str(file)) >= 0 ? ep_error_set(err, "%.*s", EP_STR_ARG(e))
+                                                   : ep_error_set(err, "%s: %.*s", file, EP_STR_ARG(e));
+    }
+    l->loading = NULL;
+    lua_settop(l->thread, 0);
+    set->file = NULL;
+    if (set->n == before) {
+        ep_lua_owner_free(l, owner);
+        return good;
+    }
+    struct ep_policy *p = set->v[before];
+    p->owner = owner;
+    l->owners[owner].name = p->name;
+    l->owners[owner].user = p;
+    return good;
+}
+
+struct ep_policy *ep_policy_check(lua_State *L, int index)
+{
+    struct ep_policy **ud = luaL_testudata(L, index, CLASS);
+
+    return ud ? *ud : NULL;
 }
 
 int ep_policy_take(lua_State *L, struct ep_policy_set *set)
 {
-    struct ep_policy **ud = luaL_testudata(L, -1, CLASS);
+    struct ep_policy *p = ep_policy_check(L, -1);
 
-    if (!ud)
+    if (!p)
         return luaL_error(L, "%s:1: a policy file must return policy {...}, not a %s", set->file, luaL_typename(L, -1));
-    struct ep_policy *p = *ud;
     for (unsigned i = 0; i < set->n; i++)
         if (ep_str_eq(set->v[i]->name, p->name))
             return luaL_error(L, "%s:%d: the name '%s' is taken by %s", set->file, p->line, p->name.p,
                               set->v[i]->file.p);
     if (set->n == EP_POLICIES_MAX)
         return luaL_error(L, "%s: more than %d policies", set->file, (int)EP_POLICIES_MAX);
+    p->set = set;
+    p->text = set->text;
     set->v[set->n++] = p;
     return 0;
 }
@@ -407,46 +455,26 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static bool load_one(struct ep_policy_set *set, const char *directory, const char *file, struct ep_error *err)
-{
-    struct ep_lua *l = set->lua;
-    bool good = true;
-
-    set->file = file;
-    lua_pushcfunction(l->thread, load_file);
-    lua_pushlightuserdata(l->thread, set);
-    lua_pushlightuserdata(l->thread, (void *)(uintptr_t)directory);
-    l->loading = set;
-    if (ep_lua_call(l, l->thread, 2, 0, &ep_lua_budget_load, ep_clock_ns()) != EP_LUA_OK) {
-        struct ep_str e = ep_lua_error(l->thread);
-        good = ep_str_search(e, ep_str(file)) >= 0 ? ep_error_set(err, "%.*s", EP_STR_ARG(e))
-                                                   : ep_error_set(err, "%s: %.*s", file, EP_STR_ARG(e));
-    }
-    l->loading = NULL;
-    lua_settop(l->thread, 0);
-    set->file = NULL;
-    return good;
-}
-
-static bool load_bundle(struct ep_policy_set *set, const char *directory, unsigned *n, struct ep_error *err)
+static bool load_bundle(struct ep_policy_set *set, unsigned *n, struct ep_error *err)
 {
     const struct ep_policy_bundle *b = set->bundle;
     bool good = true;
 
     *n = b->n_policies;
     for (unsigned i = 0; good && i < b->n; i++)
-        good = !ep_policy_bundle_is_policy(b->files[i].name) || load_one(set, directory, b->files[i].name.p, err);
+        good = !ep_policy_bundle_is_policy(b->files[i].name) ||
+               ep_policy_load_one(set, b->files[i].name.p, load_file, set, err);
     return good;
 }
 
-static bool load_disk(struct ep_policy_set *set, const char *directory, unsigned *n, struct ep_error *err)
+static bool load_disk(struct ep_policy_set *set, unsigned *n, struct ep_error *err)
 {
     struct dirent **files = NULL;
-    int found = scandir(directory, &files, select_policy, by_name);
+    int found = scandir(set->directory, &files, select_policy, by_name);
     bool good = found >= 0 || ep_error_set(err, "%s", strerror(errno));
 
     for (int i = 0; i < found; i++) {
-        good = good && load_one(set, directory, files[i]->d_name, err);
+        good = good && ep_policy_load_one(set, files[i]->d_name, load_file, set, err);
         free(files[i]);
     }
     free(files);
@@ -456,15 +484,14 @@ static bool load_disk(struct ep_policy_set *set, const char *directory, unsigned
 
 bool ep_policy_set_load(struct ep_policy_set *set, struct ep_str path, struct ep_error *err)
 {
-    char *directory = ep_strndup(path.p, path.n);
     unsigned n;
-    bool good = set->bundle ? load_bundle(set, directory, &n, err) : load_disk(set, directory, &n, err);
 
+    set->directory = ep_arena_printf(&set->arena, "%.*s", EP_STR_ARG(path)).p;
+    bool good = set->bundle ? load_bundle(set, &n, err) : load_disk(set, &n, err);
     if (!good)
-        ep_error_prefix(err, "policies in %s", directory);
+        ep_error_prefix(err, "policies in %s", set->directory);
     else if (n == 0)
-        ep_warn("policy", "there is no policy in %s", directory);
-    free(directory);
+        ep_warn("policy", "there is no policy in %s", set->directory);
     return good;
 }
 
@@ -499,6 +526,7 @@ void ep_policies_json(struct ep_worker *w, struct ep_json *j)
             for (int d = 0; d < EP_POLICY_DECISIONS; d++)
                 ep_json_kuint(j, ep_policy_decision_name((enum ep_policy_decision)d), p->count[d]);
             ep_policy_life_json(p, j);
+            ep_json_kuint(j, "kept_bytes", set->lua->owners[p->owner].kept);
             ep_json_kbool(j, "healthy", p->failures < EP_POLICY_UNHEALTHY);
             ep_policy_cover_json(p, w->view, j);
             ep_json_object_end(j);

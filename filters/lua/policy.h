@@ -93,6 +93,9 @@ struct ep_policy_meter {
 
 struct ep_policy {
     struct ep_list node; /* of the set, while it is loaded */
+    struct ep_policy_set *set;
+    struct ep_str text;  /* of its file */
+    uint32_t owner;      /* of what it makes in Lua */
     struct ep_str name, principle, file;
     struct ep_str version;  /* of the constitution that it is of; empty: it is an operator's */
     bool constitutional;    /* it carries out a principle: no mode of the operator's makes a shadow of it */
@@ -133,7 +136,7 @@ struct ep_policy_set {
     struct ep_mail mail;             /* to the reaper */
     const void *key; /* the view that shares it; NULL: nobody */
     unsigned refs;
-    struct ep_lua_budget budget;
+    struct ep_lua_budget budget, at_once; /* the same, but without a pause */
     enum ep_mode mode;
     double enforced; /* policies.enforce */
     struct ep_chunk_pool chunks;
@@ -141,8 +144,9 @@ struct ep_policy_set {
     struct ep_list defined; /* struct ep_policy, in the order of definition */
     struct ep_policy *v[EP_POLICIES_MAX];
     unsigned n;
+    const char *directory; /* where `require` looks when there is no bundle */
     const char *file; /* being loaded */
-    struct ep_str text; /* of that file */
+    struct ep_str text; /* of that file; as long as the set */
     bool replies;     /* some policy has a `reply` */
     bool reply_bodies; /* … that needs the body */
     bool events;      /* some policy has an `event` */
@@ -172,8 +176,18 @@ void ep_policy_cover_json(const struct ep_policy *p, const struct ep_view *view,
 bool ep_policy_set_load(struct ep_policy_set *set, struct ep_str path, struct ep_error *err);
 /* Adds the constitution's policies, from the text that was hashed: policy_charter.c. False with err. */
 bool ep_policy_set_charter(struct ep_policy_set *set, const struct ep_policies_config *config, struct ep_error *err);
+/* Runs `load`, which ends with ep_policy_take, with the one argument: as the loading of `file`. False with err. */
+bool ep_policy_load_one(struct ep_policy_set *set, const char *file, lua_CFunction load, void *argument,
+                        struct ep_error *err);
+/* In Lua, of who loads: runs set->text in an environment of its own, and leaves what it returns. `directory` as in
+ * ep_lua_env_push. */
+void ep_policy_run_text(lua_State *L, const struct ep_policy_set *set, const char *directory);
 /* In Lua, of who loads: takes the value on top for a policy of the set. */
 int ep_policy_take(lua_State *L, struct ep_policy_set *set);
+/* What a policy file returned, at `index`; NULL: something else. */
+struct ep_policy *ep_policy_check(lua_State *L, int index);
+/* renew.c: runs the policy's file anew and lets go of what it had; an ep_lua_renew. */
+void ep_policy_renew(void *policy);
 /* Loads a directory, or takes the set that `key` shares. NULL with err, which names file and line. */
 struct ep_policy_set *ep_policy_set_ref(struct ep_worker *w, const void *key, const struct ep_policies_config *config,
                                         struct ep_error *err);
@@ -257,7 +271,9 @@ struct ep_policy_wait {
     struct ep_lua_thread thread;
     struct ep_lua_budget left;
     uint64_t spent_ns;
+    size_t held; /* made so far, and perhaps still there */
     struct ep_timer timer;
+    struct ep_lua_pause pause;
     void *owner;
     ep_policy_woken *woken; /* it may go on; from a timer or a task */
 };

@@ -6,8 +6,6 @@
 #include "filter/charter.h"
 #include "lua/policy.h"
 
-#define CHUNK_NAME_MAX 300u
-
 struct loading {
     struct ep_policy_set *set;
     const struct ep_charter_file *file;
@@ -17,32 +15,17 @@ static int load_text(lua_State *L)
 {
     const struct loading *l = lua_touserdata(L, 1);
 
-    ep_lua_env_push(L, EP_LUA_POLICY, NULL);
-    lua_pushlstring(L, l->file->text.p, l->file->text.n);
-    lua_pushfstring(L, "@%s", l->file->path.p);
-    ep_lua_compile(L, ep_lua_check_str(L, -2), lua_tostring(L, -1), 2);
-    lua_call(L, 0, 1);
+    l->set->text = ep_arena_str(&l->set->arena, l->file->text); /* a set outlives its configuration */
+    ep_policy_run_text(L, l->set, NULL);
     return ep_policy_take(L, l->set);
 }
 
 static bool load_one(struct ep_policy_set *set, const struct ep_charter_file *file, struct ep_error *err)
 {
     struct loading loading = {set, file};
-    struct ep_lua *l = set->lua;
-    bool good = true;
 
-    set->file = file->path.p;
-    lua_pushcfunction(l->thread, load_text);
-    lua_pushlightuserdata(l->thread, &loading);
-    l->loading = set;
-    if (ep_lua_call(l, l->thread, 1, 0, &ep_lua_budget_load, ep_clock_ns()) != EP_LUA_OK) {
-        struct ep_str e = ep_lua_error(l->thread);
-        good = ep_error_set(err, "the constitution's policy %s: %.*s", file->path.p, EP_STR_ARG(e));
-    }
-    l->loading = NULL;
-    lua_settop(l->thread, 0);
-    set->file = NULL;
-    return good;
+    return ep_policy_load_one(set, file->path.p, load_text, &loading, err) ||
+           ep_error_prefix(err, "the constitution's policies");
 }
 
 static const struct ep_str deciders[] = {EP_STR_INIT("constitution"), EP_STR_INIT("authorize"), EP_STR_INIT("agent"),

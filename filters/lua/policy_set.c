@@ -52,7 +52,11 @@ static struct ep_lua_budget budget_of(const struct ep_policies_config *c)
 
 void ep_policy_set_configure(struct ep_policy_set *set, const struct ep_policies_config *config)
 {
-    set->budget = budget_of(config);
+    uint64_t slice_ns = set->budget.slice_ns;
+
+    set->budget = set->at_once = budget_of(config);
+    set->budget.slice_ns = slice_ns;
+    set->lua->kept_max = config && config->kept ? config->kept : EP_LUA_KEPT_MAX;
     set->mode = config ? (enum ep_mode)config->mode : EP_MODE_ENFORCE;
     set->stream_tail = config && config->stream_tail ? config->stream_tail : EP_POLICY_STREAM_TAIL;
     set->enforced = config && config->enforce > 0 ? config->enforce : 1.0;
@@ -89,7 +93,7 @@ struct ep_policy_set *ep_policy_set_prepare(struct ep_worker *w, const struct ep
     if (set && (!config->directory.n || config->mode == EP_MODE_OFF || ep_policy_set_load(set, config->directory, err)) &&
         ep_policy_set_charter(set, config, err)) {
         complete(set);
-        lua_gc(l->L, LUA_GCCOLLECT); /* here, so that the worker doesn't */
+        ep_lua_collect_all(l); /* here, so that the worker doesn't */
         return set;
     }
     if (set)
@@ -138,6 +142,7 @@ bool ep_policy_set_open(struct ep_policy_set *set, const struct ep_policies_conf
 void ep_policy_set_adopt(struct ep_policy_set *set, struct ep_policy_totals *totals)
 {
     ep_lua_attach(set->lua);
+    set->budget.slice_ns = EP_LUA_SLICE_NS;
     set->totals = totals;
 }
 
@@ -158,6 +163,8 @@ static void set_free(struct ep_policy_set *set)
             luaL_unref(l->L, LUA_REGISTRYINDEX, p->call_ref);
             luaL_unref(l->L, LUA_REGISTRYINDEX, p->reply_ref);
             luaL_unref(l->L, LUA_REGISTRYINDEX, p->event_ref);
+            if (p->owner)
+                ep_lua_owner_free(l, p->owner);
         }
     ep_list_remove(&set->node);
     ep_lua_unref(l);

@@ -12,7 +12,7 @@
 #include "lua/bundle.h"
 #include "lua/testing.h"
 
-static const struct ep_lua_budget case_budget = {100000000, 64 << 20, 10 * EP_S};
+static const struct ep_lua_budget case_budget = {100000000, 64 << 20, 10 * EP_S, 0};
 #define REQUIRED_TIME (20 * EP_S) /* of all tests together, when a configuration waits for them */
 #define POLICY_TIME (2 * EP_S) /* of a call: a busy machine must not fail a test, and what loops runs out of instructions */
 

@@ -11,7 +11,7 @@
 #define GROUPS_MAX 1000u
 #define NAME_NONE  "no match"
 
-static const struct ep_lua_budget line_budget = {20000000, 64 << 20, 10 * EP_S};
+static const struct ep_lua_budget line_budget = {20000000, 64 << 20, 10 * EP_S, 0};
 
 struct group { /* the same change of the same policy */
     struct ep_str policy, was, is, reason;

@@ -240,7 +240,7 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
     s->budget = ep_lua_budget_call;
     budget = config->budget ? config->budget : policies ? &policies->budget : NULL;
     if (budget && budget->instructions > 0)
-        s->budget = (struct ep_lua_budget){(uint64_t)budget->instructions, budget->memory, budget->time_ns};
+        s->budget = (struct ep_lua_budget){(uint64_t)budget->instructions, budget->memory, budget->time_ns, 0};
     lua_pushcfunction(l->thread, load_script);
     lua_pushlightuserdata(l->thread, s);
     lua_pushlightuserdata(l->thread, (void *)(uintptr_t)config);

@@ -1,4 +1,4 @@
-/* Policies that wait: c:delay, c:http.
+/* Policies that wait: c:delay, c:http, and for another slice of time.
  *
  * A policy is entered on the worker's one thread of policies, as a coroutine. One that never waits leaves it as it found it,
  * at no cost. One that yields takes the thread and its `c` along until it ends, and another pair from the pool takes their
@@ -15,11 +15,11 @@ static void on_timer(struct ep_timer *t)
     w->woken(w);
 }
 
-/* What is left, of a budget that is never quite used up: 0 would be none at all. */
-static void spend(struct ep_lua_budget *b, uint64_t instructions, uint64_t ns)
+static void on_turn(struct ep_lua_pause *p)
 {
-    b->instructions = b->instructions > instructions ? b->instructions - instructions : 1;
-    b->time_ns = b->time_ns > ns ? b->time_ns - ns : 1;
+    struct ep_policy_wait *w = EP_CONTAINER(p, struct ep_policy_wait, pause);
+
+    w->woken(w);
 }
 
 /* One more waits, or one fewer. */
@@ -28,6 +28,19 @@ static void count(struct ep_lua *l, int n)
     l->n_waiting += (unsigned)n;
     if (l->worker->stats)
         ep_stats_add(l->worker->stats, EP_METRIC_POLICY_WAITING, NULL, (uint64_t)(int64_t)n);
+}
+
+/* A run of the policy has ended, and it waits. */
+static void spend(struct ep_policy_wait *w, uint64_t ns)
+{
+    struct ep_lua *l = w->set->lua;
+    struct ep_lua_owner *owner = &l->owners[w->object->policy->owner];
+    size_t more = l->spent_bytes > 0 ? (size_t)l->spent_bytes : 0;
+
+    w->spent_ns += ns;
+    w->held += more;
+    owner->held += more;
+    ep_lua_spend(l, &w->left, &w->set->budget, w->object->wait == EP_POLICY_WAIT_TURN, ns);
 }
 
 struct ep_policy_wait *ep_policy_wait_new(struct ep_policy_set *set, struct ep_policy_object *o, uint64_t spent_ns)
@@ -41,16 +54,16 @@ struct ep_policy_wait *ep_policy_wait_new(struct ep_policy_set *set, struct ep_p
     w->object = o;
     w->thread = (struct ep_lua_thread){l->thread, l->thread_ref};
     w->left = set->budget;
-    spend(&w->left, l->spent_instructions, spent_ns);
-    w->spent_ns = spent_ns;
+    spend(w, spent_ns);
     ep_timer_init(&w->timer, on_timer);
+    ep_list_init(&w->pause.node);
+    w->pause.go_on = on_turn;
     o->s = NULL; /* nobody else may use it meanwhile */
     o->waiting = w;
     next = ep_lua_thread_take(l);
     l->thread = next.L;
     l->thread_ref = next.ref;
     l->object = ep_policy_object_take(l);
-    count(l, 1);
     return w;
 }
 
@@ -58,8 +71,20 @@ void ep_policy_wait_start(struct ep_policy_wait *w, void *owner, ep_policy_woken
 {
     w->owner = owner;
     w->woken = woken;
+    if (w->object->wait == EP_POLICY_WAIT_TURN)
+        ep_lua_pause_add(w->set->lua, &w->pause);
+    else
+        count(w->set->lua, 1);
     if (w->object->wait == EP_POLICY_WAIT_DELAY)
         ep_worker_timer(w->set->lua->worker, &w->timer, w->object->wait_ns);
+}
+
+static void stop(struct ep_policy_wait *w)
+{
+    ep_worker_timer_stop(w->set->lua->worker, &w->timer);
+    ep_lua_pause_drop(w->set->lua, &w->pause);
+    if (w->object->wait != EP_POLICY_WAIT_TURN)
+        count(w->set->lua, -1);
 }
 
 /* The thread and `c` go back to the pools. */
@@ -67,7 +92,7 @@ static void give_back(struct ep_policy_wait *w, bool finished)
 {
     struct ep_lua *l = w->set->lua;
 
-    count(l, -1);
+    l->owners[w->object->policy->owner].held -= w->held;
     ep_policy_object_clear(w->object, l->thread);
     ep_policy_object_give(l, w->object);
     ep_lua_thread_give(l, w->thread, finished);
@@ -76,7 +101,7 @@ static void give_back(struct ep_policy_wait *w, bool finished)
 
 void ep_policy_wait_drop(struct ep_policy_wait *w)
 {
-    ep_worker_timer_stop(w->set->lua->worker, &w->timer);
+    stop(w);
     if (w->object->http)
         ep_http_call_cancel(w->object->http);
     w->object->http = NULL;
@@ -91,22 +116,24 @@ void ep_policy_go_on(struct ep_policy_wait *w, uint64_t *now_ns, struct ep_polic
     uint64_t start = *now_ns;
     int n_results;
 
-    ep_worker_timer_stop(l->worker, &w->timer);
+    stop(w);
     *v = (struct ep_policy_verdict){.matched = true, .decision = EP_POLICY_ALLOW};
     o->s = w->s;
     o->wait = EP_POLICY_WAIT_NOT;
     l->object = o;
+    ep_lua_charge_to(l, o->policy->owner);
     status = ep_lua_resume(l, w->thread.L, 0, &n_results, &w->left, start);
     l->object = spare;
     *now_ns = ep_clock_ns();
-    w->spent_ns += *now_ns - start;
-    spend(&w->left, l->spent_instructions, *now_ns - start);
-    if (status == EP_LUA_YIELDED && o->wait) {
+    if (status == EP_LUA_PAUSED)
+        o->wait = EP_POLICY_WAIT_TURN;
+    if (o->wait && (status == EP_LUA_YIELDED || status == EP_LUA_PAUSED)) {
+        spend(w, *now_ns - start);
         o->s = NULL;
         v->wait = w;
         return;
     }
-    ep_policy_ended(w->set, o, w->thread.L, status, w->spent_ns, v);
+    ep_policy_ended(w->set, o, w->thread.L, status, w->spent_ns + (*now_ns - start), v);
     give_back(w, status == EP_LUA_OK);
 }
 

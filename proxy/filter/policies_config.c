@@ -134,6 +134,15 @@ static const struct ep_field fields[] = {
      .offset = AT(memory),
      .sub = &memory_schema,
      .help = "What policies may remember."},
+    {.key = "kept",
+     .type = EP_TYPE_SIZE,
+     .offset = AT(kept),
+     .preset = "1MiB",
+     .min = 65536,
+     .max = 32 << 20,
+     .help = "What all policies of a worker together may keep in Lua's variables from call to call, beyond what they loaded. "
+             "Over it, the one that keeps the most begins anew and what it kept is forgotten. The more, the longer Lua's "
+             "collector stops the worker. What must last belongs in c:remember."},
     {.key = "mode",
      .type = EP_TYPE_ENUM,
      .offset = AT(mode),

@@ -36,6 +36,7 @@ struct ep_policies_config {
     struct ep_str directory; /* of *.lua; empty: no policies */
     struct ep_policies_budget budget;
     struct ep_policies_memory memory; /* what they may remember; of the process */
+    uint64_t kept;          /* bytes that they may keep in Lua's variables between calls, all together; of one worker */
     int mode;               /* enum ep_mode: shadow makes every policy a shadow, off runs none */
     double enforce;         /* share of the callers for whom policies are enforced; 0: all */
     uint64_t shadow_for_ns; /* a new policy is a shadow for so long; 0: none */

@@ -73,6 +73,7 @@ bool ep_worker_init(struct ep_worker *w, unsigned index, struct ep_error *err)
     ep_rng_seed_random(&w->rng);
     ep_wheel_init(&w->wheel, w->now_ns);
     ep_list_init(&w->tasks);
+    ep_list_init(&w->later);
     ep_list_init(&w->flushes);
     ep_list_init(&w->doomed);
     ep_list_init(&w->conns);
@@ -142,7 +143,8 @@ static void run_tasks(struct ep_worker *w)
 
 void ep_worker_turn(struct ep_worker *w, bool wait)
 {
-    bool idle = ep_list_empty(&w->tasks) && ep_list_empty(&w->flushes) && ep_list_empty(&w->doomed);
+    bool idle = ep_list_empty(&w->tasks) && ep_list_empty(&w->later) && ep_list_empty(&w->flushes) &&
+                ep_list_empty(&w->doomed);
 
     if (wait && idle)
         arm_wheel(w);
@@ -150,6 +152,7 @@ void ep_worker_turn(struct ep_worker *w, bool wait)
     event_base_loop(w->base, EVLOOP_ONCE | (wait && idle ? 0 : EVLOOP_NONBLOCK));
     ep_worker_wake(w);
     ep_wheel_advance(&w->wheel, w->now_ns);
+    ep_list_splice(&w->tasks, &w->later);
     for (int round = 0; round < FLUSH_ROUNDS; round++) {
         struct ep_list batch;
 

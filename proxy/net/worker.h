@@ -1,6 +1,6 @@
 /* A worker: one thread, one event_base, and everything its connections allocate from.
  *
- * A turn is: wait for events, run their callbacks, run the tasks they left, flush each connection that has
+ * A turn is: wait for events, run their callbacks, run the tasks they and the turn before left, flush each connection that has
  * something to write (one send each), free what asked to be freed. Workers share nothing that is written on
  * the hot path; other threads reach a worker by its mailbox only. */
 #ifndef EP_NET_WORKER_H
@@ -40,6 +40,7 @@ struct ep_worker {
     struct ep_rng rng;
     struct ep_wheel wheel;
     struct ep_list tasks;
+    struct ep_list later;          /* tasks of the next turn */
     struct ep_list flushes;        /* connections, by flush_node */
     struct ep_list doomed;         /* connections to free at the end of the turn */
     struct ep_list conns;          /* all open connections of this worker */
@@ -105,6 +106,13 @@ static inline void ep_worker_defer(struct ep_worker *w, struct ep_task *t) /* ha
 {
     if (!ep_list_linked(&t->node))
         ep_list_push(&w->tasks, &t->node);
+}
+
+/* In the next turn, which doesn't wait for events: others are served in between. */
+static inline void ep_worker_next_turn(struct ep_worker *w, struct ep_task *t) /* harmless when queued */
+{
+    if (!ep_list_linked(&t->node))
+        ep_list_push(&w->later, &t->node);
 }
 
 static inline void ep_worker_timer(struct ep_worker *w, struct ep_timer *t, uint64_t delay_ns)

@@ -6,7 +6,7 @@
 
 #include "lua/host.h"
 
-static const struct ep_lua_budget budget = {100000, 2 << 20, 200 * EP_MS};
+static const struct ep_lua_budget budget = {100000, 2 << 20, 200 * EP_MS, 0};
 
 static const char json_script[] = "local json, text = require 'ephor.json', ...\n"
                                   "local good, value = pcall(json.decode, text)\n"

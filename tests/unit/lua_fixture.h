@@ -191,6 +191,7 @@ static inline void play_init(struct play *p)
     p->worker.stats = ep_stats_new();
     p->worker.memory = ep_memory_new();
     ep_wheel_init(&p->worker.wheel, 0);
+    ep_list_init(&p->worker.later);
     p->view.worker = &p->worker;
     p->listener.name = EP_STR("inbound");
     p->chain.config = &p->listener;

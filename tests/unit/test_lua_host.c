@@ -387,7 +387,7 @@ static void test_library_works_as_ever(void **state)
 
 static void test_budgets_are_exact_enough(void **state)
 {
-    struct ep_lua_budget b = {10000, 1 << 20, 10 * EP_S};
+    struct ep_lua_budget b = {10000, 1 << 20, 10 * EP_S, 0};
     struct play *p = *state;
     struct ep_error err;
     struct ep_lua *l = ep_lua_ref(&p->worker, &err);
@@ -411,7 +411,7 @@ static void test_budgets_are_exact_enough(void **state)
 
 static void test_state_has_a_ceiling(void **state)
 {
-    struct ep_lua_budget b = {1000000000, 1ull << 40, 60 * EP_S};
+    struct ep_lua_budget b = {1000000000, 1ull << 40, 60 * EP_S, 0};
     struct play *p = *state;
     struct ep_error err;
     struct ep_lua *l = ep_lua_ref(&p->worker, &err);

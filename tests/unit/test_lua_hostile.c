@@ -31,7 +31,7 @@ static int teardown(void **state)
 enum ending { FAILS, ERRS, OVERRUNS, ENDS }; /* FAILS: either of the next two */
 
 /* Where the ending must not depend on how busy the machine is. */
-static const struct ep_lua_budget patient = {200000, 1 << 20, 10 * EP_S};
+static const struct ep_lua_budget patient = {200000, 1 << 20, 10 * EP_S, 0};
 
 static const struct row {
     const char *name, *code;

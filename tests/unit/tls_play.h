@@ -211,6 +211,7 @@ static inline struct side *side_new(struct ep_tls_context *ctx, const char *serv
     ep_mem_init(&w->mem, 16);
     ep_wheel_init(&w->wheel, w->now_ns);
     ep_list_init(&w->tasks);
+    ep_list_init(&w->later);
     ep_list_init(&w->flushes);
     ep_list_init(&w->doomed);
     ep_list_init(&w->conns);

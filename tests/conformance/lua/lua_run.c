@@ -6,7 +6,7 @@
 
 #include "lua/host.h"
 
-static const struct ep_lua_budget wide = {4000000000u, 60u << 20, 120 * EP_S};
+static const struct ep_lua_budget wide = {4000000000u, 60u << 20, 120 * EP_S, 0};
 
 /* Runs outside of the sandbox; the environment is its argument. */
 static const char tools[] = "local env, debug, userdata = ...\n"
