@@ -69,6 +69,7 @@ enum ep_envoy_wait {
     EP_ENVOY_WAITS_CHUNK,
     EP_ENVOY_WAITS_TRAILERS,
     EP_ENVOY_WAITS_CALL,
+    EP_ENVOY_WAITS_TURN, /* not for the script's sake: it has run for long */
     EP_ENVOY_RESPONDED
 };
 
@@ -106,6 +107,9 @@ struct ep_envoy_handle {
     unsigned n_calls;
     struct ep_http_call *call;               /* that the script waits for */
     const struct ep_http_call_reply *answer; /* while it is told */
+    struct ep_lua_pause pause;
+    struct ep_lua_budget left; /* after a pause */
+    size_t held;               /* made so far, and perhaps still there */
 };
 
 /* Makes the classes, once a state. In protected mode. */

@@ -62,7 +62,7 @@ static bool fits(struct ep_lua *l, size_t n, size_t more, bool string)
 
     if (more > r->bytes_max || l->bytes > r->bytes_max - more || (n > r->table_max && !string)) {
         if (r->refused && r->overrun == EP_LUA_FITS)
-            r->overrun = EP_LUA_MEMORY;
+            r->overrun = n > r->table_max && !string ? EP_LUA_TABLE : EP_LUA_MEMORY;
         r->refused = true;
         l->collecting = !r->overrun;
         return false;

@@ -11,6 +11,7 @@
 
 const struct ep_lua_budget ep_lua_budget_call = {200000, 1 << 20, 5 * EP_MS, 0};
 const struct ep_lua_budget ep_lua_budget_load = {20000000, 16 << 20, 2 * EP_S, 0};
+const struct ep_lua_budget ep_lua_budget_renew = {500000, 4 << 20, 10 * EP_MS, 0};
 
 static const char *overrun_text(enum ep_lua_overrun o)
 {
@@ -18,6 +19,7 @@ static const char *overrun_text(enum ep_lua_overrun o)
         [EP_LUA_FITS] = "",
         [EP_LUA_INSTRUCTIONS] = "over the budget of instructions",
         [EP_LUA_MEMORY] = "over the budget of memory",
+        [EP_LUA_TABLE] = "a table takes more than 1 MiB (65,536 elements, or 32,768 keys), which would hold up Lua's collector",
         [EP_LUA_TIME] = "over the budget of time",
     };
     return text[o];
@@ -207,10 +209,11 @@ enum ep_lua_status ep_lua_call(struct ep_lua *l, lua_State *L, int n_args, int n
     before = enter(l, L);
     status = judge(l, lua_pcall(L, n_args, n_results, 0));
     l->running = before;
-    if (status == EP_LUA_OVERRUN && lua_type(L, -1) == LUA_TSTRING && l->run.overrun == EP_LUA_MEMORY) {
+    if (status == EP_LUA_OVERRUN && lua_type(L, -1) == LUA_TSTRING &&
+        (l->run.overrun == EP_LUA_MEMORY || l->run.overrun == EP_LUA_TABLE)) {
         l->run.active = false; /* Lua's own text says less than ours; there is room again now */
         lua_pop(L, 1);
-        lua_pushstring(L, overrun_text(EP_LUA_MEMORY));
+        lua_pushstring(L, overrun_text(l->run.overrun));
     }
     ep_lua_end(l, &saved);
     return status;

@@ -48,7 +48,7 @@
 #define EP_LUA_BIG_BYTES       ((size_t)16 << 10) /* strings from here on make the hook come more often */
 #define EP_LUA_BIG_CLASSES     16
 #define EP_LUA_KEPT_MAX        ((size_t)1 << 20) /* of all scripts of a state, between calls, unless the configuration says */
-#define EP_LUA_TABLE_BYTES_MAX ((size_t)1 << 20) /* of one table's array or hash, when a script is loaded */
+#define EP_LUA_TABLE_BYTES_MAX ((size_t)1 << 20) /* of one table's array or hash (or a text that is put together), when loaded */
 #define EP_LUA_SLICE_NS        (200 * EP_US)
 #define EP_LUA_PAUSED_MAX      64u /* runs at once; others then run to their end, or to that of their budget */
 #define EP_LUA_PAUSE_BYTES_MAX ((size_t)16 << 20) /* of the state; the same */
@@ -61,8 +61,9 @@ struct ep_lua_budget {
 };
 extern const struct ep_lua_budget ep_lua_budget_call; /* of one call, when the configuration says nothing */
 extern const struct ep_lua_budget ep_lua_budget_load; /* of a script's top level */
+extern const struct ep_lua_budget ep_lua_budget_renew; /* of the same, between two calls */
 
-enum ep_lua_overrun { EP_LUA_FITS, EP_LUA_INSTRUCTIONS, EP_LUA_MEMORY, EP_LUA_TIME };
+enum ep_lua_overrun { EP_LUA_FITS, EP_LUA_INSTRUCTIONS, EP_LUA_MEMORY, EP_LUA_TABLE, EP_LUA_TIME };
 
 struct ep_lua_run {
     bool active;

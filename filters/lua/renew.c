@@ -5,8 +5,6 @@
  * policy that needs more has no functions from then on, and refuses what it matches. */
 #include "lua/policy.h"
 
-static const struct ep_lua_budget budget = {500000, 4 << 20, 10 * EP_MS, 0};
-
 /* `ref`, when it is one, becomes what is on top; which is popped. */
 static void replace(lua_State *L, int ref)
 {
@@ -61,7 +59,7 @@ void ep_policy_renew(void *policy)
     lua_pushlightuserdata(L, p);
     l->loading = &scratch;
     ep_lua_charge_to(l, p->owner);
-    if (ep_lua_call(l, L, 2, 0, &budget, ep_clock_ns()) != EP_LUA_OK) {
+    if (ep_lua_call(l, L, 2, 0, &ep_lua_budget_renew, ep_clock_ns()) != EP_LUA_OK) {
         struct ep_str e = ep_lua_error(L);
         ep_fail("policy", "%.*s can't be loaded anew, and refuses what it matches: %.*s", EP_STR_ARG(p->name), EP_STR_ARG(e));
     }

@@ -141,6 +141,53 @@ static int load_script(lua_State *L)
     return 0;
 }
 
+/* What hooks are when there are none. */
+static int gone(lua_State *L)
+{
+    return luaL_error(L, "the script kept too much memory, and could not be loaded anew");
+}
+
+static void unref_hooks(struct ep_script *s)
+{
+    for (size_t i = 0; i < s->n_sources; i++) {
+        luaL_unref(s->lua->L, LUA_REGISTRYINDEX, s->sources[i].request_ref);
+        luaL_unref(s->lua->L, LUA_REGISTRYINDEX, s->sources[i].response_ref);
+        s->sources[i].request_ref = s->sources[i].response_ref = LUA_NOREF;
+    }
+}
+
+static bool run_sources(struct ep_script *s, lua_State *L, const struct ep_lua_budget *budget, struct ep_error *err)
+{
+    lua_pushcfunction(L, load_script);
+    lua_pushlightuserdata(L, s);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)s->config);
+    ep_lua_charge_to(s->lua, s->owner);
+    if (ep_lua_call(s->lua, L, 2, 0, budget, ep_clock_ns()) == EP_LUA_OK)
+        return true;
+    struct ep_str e = ep_lua_error(L);
+    return ep_error_set(err, "script load error: %.*s", EP_STR_ARG(e));
+}
+
+/* It kept too much: as renew.c for policies. */
+static void renew(void *script)
+{
+    struct ep_script *s = script;
+    lua_State *L = s->lua->L;
+    int top = lua_gettop(L);
+    struct ep_error err;
+
+    unref_hooks(s);
+    if (!run_sources(s, L, &ep_lua_budget_renew, &err)) {
+        ep_fail("lua", "script %.*s can't be loaded anew, and fails from now on: %s", EP_STR_ARG(s->seen.name), err.text);
+        unref_hooks(s);
+        for (size_t i = 0; i < s->n_sources; i++) {
+            lua_pushcfunction(L, gone);
+            s->sources[i].request_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+        }
+    }
+    lua_settop(L, top);
+}
+
 static void add_statistics(struct ep_script *s, struct ep_stats *stats)
 {
     static const char *const names[] = {"allow", "deny", "error", "overrun"};
@@ -156,10 +203,8 @@ static void script_free(struct ep_script *s)
 
     while (s->n_idle)
         luaL_unref(L, LUA_REGISTRYINDEX, s->idle[--s->n_idle]->ref);
-    for (size_t i = 0; i < s->n_sources; i++) {
-        luaL_unref(L, LUA_REGISTRYINDEX, s->sources[i].request_ref);
-        luaL_unref(L, LUA_REGISTRYINDEX, s->sources[i].response_ref);
-    }
+    unref_hooks(s);
+    ep_lua_owner_free(s->lua, s->owner);
     free(s->sources);
     ep_lua_unref(s->lua);
     free(s);
@@ -226,7 +271,9 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
         return false;
     s = ep_calloc(1, sizeof *s);
     s->lua = l;
+    s->config = config;
     s->seen.name = config->name.n ? config->name : EP_STR("lua");
+    s->owner = ep_lua_owner_new(l, s->seen.name, renew, s);
     s->on_error = config->on_error;
     s->seen.context = config->context;
     s->n_sources = config->sources.n + 1;
@@ -241,13 +288,11 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
     budget = config->budget ? config->budget : policies ? &policies->budget : NULL;
     if (budget && budget->instructions > 0)
         s->budget = (struct ep_lua_budget){(uint64_t)budget->instructions, budget->memory, budget->time_ns, 0};
-    lua_pushcfunction(l->thread, load_script);
-    lua_pushlightuserdata(l->thread, s);
-    lua_pushlightuserdata(l->thread, (void *)(uintptr_t)config);
-    bool good = ep_lua_call(l, l->thread, 2, 0, &ep_lua_budget_load, ep_clock_ns()) == EP_LUA_OK;
+    s->budget.slice_ns = i->worker->base ? EP_LUA_SLICE_NS : 0; /* where no loop turns, a pause would have no end */
+    if (policies && policies->kept)
+        l->kept_max = policies->kept;
+    bool good = run_sources(s, l->thread, &ep_lua_budget_load, err);
     if (!good) {
-        struct ep_str e = ep_lua_error(l->thread);
-        ep_error_set(err, "script load error: %.*s", EP_STR_ARG(e));
         script_free(s);
     } else if (!check_routes(s, i->chain, err)) {
         script_free(s);

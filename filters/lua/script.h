@@ -16,6 +16,8 @@ enum ep_script_decision {
     EP_SCRIPT_DECISIONS
 };
 
+struct script_config;
+
 /* One source: the filter's own, or one of those that routes choose from. */
 struct ep_script_source {
     struct ep_str name; /* empty: the filter's own */
@@ -25,6 +27,8 @@ struct ep_script_source {
 struct ep_script {
     struct ep_envoy_script seen; /* first: what scripts see of their filter */
     struct ep_lua *lua;
+    const struct script_config *config;
+    uint32_t owner; /* of what it makes in Lua */
     int on_error;
     struct ep_lua_budget budget;
     struct ep_script_source *sources; /* the filter's own is the first */

@@ -12,6 +12,8 @@
 
 /* --- handles --- */
 
+static void on_turn(struct ep_lua_pause *p);
+
 static struct ep_envoy_handle *handle_take(struct ep_script *s, struct ep_stream *stream, bool request)
 {
     lua_State *L = s->lua->L;
@@ -22,6 +24,8 @@ static struct ep_envoy_handle *handle_take(struct ep_script *s, struct ep_stream
     } else {
         h = ep_envoy_handle_new(L);
         h->ref = luaL_ref(L, LUA_REGISTRYINDEX);
+        ep_list_init(&h->pause.node);
+        h->pause.go_on = on_turn;
     }
     h->s = stream;
     h->script = &s->seen;
@@ -40,6 +44,9 @@ static void thread_drop(struct ep_script *s, struct ep_envoy_handle *h, bool fin
 {
     h->over = true;
     h->chunk = NULL;
+    ep_lua_pause_drop(s->lua, &h->pause);
+    s->lua->owners[s->owner].held -= h->held;
+    h->held = 0;
     if (!h->thread.L)
         return;
     ep_lua_thread_give(s->lua, h->thread, finished);
@@ -99,18 +106,39 @@ static void failed(struct ep_script *s, struct ep_script_state *state, struct ep
         stream->reply_from = (int8_t)(h->index - 1); /* no step may be running: then the stream can't know */
 }
 
+/* The run that ended left something behind, and the script goes on later. */
+static void hold(struct ep_script *s, struct ep_envoy_handle *h)
+{
+    size_t more = s->lua->spent_bytes > 0 ? (size_t)s->lua->spent_bytes : 0;
+
+    h->held += more;
+    s->lua->owners[s->owner].held += more;
+}
+
 /* Runs the coroutine until it ends, waits or fails: h->wait says which (RUNS: it is over). What is on its stack are its
  * arguments. */
 static void go_on(struct ep_script *s, struct ep_script_state *state, struct ep_envoy_handle *h, int n_args)
 {
-    uint64_t start = ep_clock_ns();
+    uint64_t start = ep_clock_ns(), took;
     int n_results = 0;
     enum ep_lua_status status;
 
+    if (h->wait != EP_ENVOY_WAITS_TURN)
+        h->left = s->budget; /* of one run, up to where the script waits */
     h->wait = EP_ENVOY_RUNS;
-    status = ep_lua_resume(s->lua, h->thread.L, n_args, &n_results, &s->budget, start);
+    ep_lua_charge_to(s->lua, s->owner);
+    status = ep_lua_resume(s->lua, h->thread.L, n_args, &n_results, &h->left, start);
+    took = ep_clock_ns() - start;
     if (s->duration)
-        ep_histogram_record(s->duration, ep_clock_ns() - start);
+        ep_histogram_record(s->duration, took);
+    if (status == EP_LUA_YIELDED || status == EP_LUA_PAUSED)
+        hold(s, h);
+    if (EP_UNLIKELY(status == EP_LUA_PAUSED)) {
+        h->wait = EP_ENVOY_WAITS_TURN;
+        ep_lua_spend(s->lua, &h->left, &s->budget, true, took);
+        ep_lua_pause_add(s->lua, &h->pause);
+        return;
+    }
     if (status == EP_LUA_YIELDED && h->wait == EP_ENVOY_RESPONDED) {
         count(s, EP_SCRIPT_DENIED);
         thread_drop(s, h, false);
@@ -141,6 +169,7 @@ static enum ep_step settle_head(const struct ep_envoy_handle *h)
     case EP_ENVOY_WAITS_TRAILERS:
         return !h->request && h->local ? EP_BUFFER : EP_NEXT;
     case EP_ENVOY_WAITS_CALL:
+    case EP_ENVOY_WAITS_TURN:
         return EP_WAIT;
     case EP_ENVOY_RESPONDED:
         return EP_REPLIED;
@@ -306,15 +335,14 @@ static bool is_wanted(const struct ep_envoy_handle *h)
     return h->request ? !s->request_done && !s->refused && !s->local_reply : s->local_reply == h->local;
 }
 
-void ep_script_answered(void *handle, const struct ep_http_call_reply *reply)
+/* What the script waits for is there, and no step runs. */
+static void wake(struct ep_envoy_handle *h)
 {
-    struct ep_envoy_handle *h = handle;
     struct ep_stream *stream = h->s;
     struct ep_script *s;
     struct ep_script_state *state;
     enum ep_step step;
 
-    h->call = NULL;
     stream->current = (uint8_t)h->index;
     s = ep_filter_data(stream);
     state = stream->filter_state[h->index];
@@ -322,7 +350,6 @@ void ep_script_answered(void *handle, const struct ep_http_call_reply *reply)
         thread_drop(s, h, false);
         return;
     }
-    h->answer = reply;
     go_on(s, state, h, 0);
     h->answer = NULL;
     step = h->in_head ? settle_head(h) : settle(s, state, h, h->pass_end);
@@ -334,4 +361,18 @@ void ep_script_answered(void *handle, const struct ep_http_call_reply *reply)
         ep_stream_resume_request(stream);
     else if (step == EP_NEXT)
         ep_stream_resume_response(stream);
+}
+
+void ep_script_answered(void *handle, const struct ep_http_call_reply *reply)
+{
+    struct ep_envoy_handle *h = handle;
+
+    h->call = NULL;
+    h->answer = reply;
+    wake(h);
+}
+
+static void on_turn(struct ep_lua_pause *p)
+{
+    wake(EP_CONTAINER(p, struct ep_envoy_handle, pause));
 }

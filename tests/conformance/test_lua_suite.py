@@ -93,9 +93,10 @@ def lua_run():
     return program
 
 
+@pytest.mark.parametrize("how", ["at once", "paused"])
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.limit(180)
-def test_a_file_of_the_suite(suite, lua_run, tmp_path, name):
+def test_a_file_of_the_suite(suite, lua_run, tmp_path, name, how):
     lines = (suite / f"{name}.lua").read_text(encoding="latin-1").split("\n")
     for first, last, why in SKIPPED.get(name, ()):
         assert why and 1 <= first <= last <= len(lines)
@@ -103,7 +104,7 @@ def test_a_file_of_the_suite(suite, lua_run, tmp_path, name):
     for other in suite.glob("*.lua"):
         shutil.copy(other, tmp_path)
     (tmp_path / f"{name}.lua").write_text("\n".join(lines), encoding="latin-1")
-    done = subprocess.run([lua_run, tmp_path, f"{name}.lua"], capture_output=True, text=True, errors="replace", timeout=170,
+    done = subprocess.run([lua_run, tmp_path, f"{name}.lua", how], capture_output=True, text=True, errors="replace", timeout=170,
                           cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
 

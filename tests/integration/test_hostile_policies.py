@@ -1,6 +1,7 @@
 """Policies that misbehave, matched by path: each refuses its own request within its budget and is counted, and 10,000 good
 requests around them see nothing of it. tests/unit/lua_hostile.def has more of the kind; here they meet the real proxy."""
 import re
+import statistics
 import subprocess
 import threading
 
@@ -128,17 +129,26 @@ def p99_ms(port, n):
     return times[int(n * 0.99)] / 1000
 
 
+def p99_with_and_without(proxy, rounds, n):
+    """The median of the percentiles of as many rounds, quiet and stormy in turn, so that the machine's own mood is in both."""
+    quiet, stormy, sent = [], [], [0]
+    for _ in range(rounds):
+        quiet.append(p99_ms(proxy.port, n))
+        stop = threading.Event()
+        thread = threading.Thread(target=storm, args=(proxy.port, stop, sent))
+        thread.start()
+        try:
+            stormy.append(p99_ms(proxy.port, n))
+        finally:
+            stop.set()
+            thread.join()
+    return statistics.median(quiet), statistics.median(stormy), sent[0]
+
+
 @pytest.mark.measured
 @pytest.mark.limit(180)
 def test_the_p99_of_good_requests_is_as_without(guarded):
-    quiet = min(p99_ms(guarded.port, 10000) for _ in range(2))
-    stop, sent = threading.Event(), [0]
-    thread = threading.Thread(target=storm, args=(guarded.port, stop, sent))
-    thread.start()
-    try:
-        stormy = min(p99_ms(guarded.port, 10000) for _ in range(2))
-    finally:
-        stop.set()
-        thread.join()
-    # One worker: a request that comes while a budget of 5 ms is being used up waits for it. A stall would be far above.
-    assert stormy < quiet * 3 + 15, f"p99 {quiet:.2f} ms without, {stormy:.2f} ms with {sent[0]} hostile requests around"
+    quiet, stormy, sent = p99_with_and_without(guarded, 5, 4000)
+    print(f"p99 {quiet:.3f} ms without, {stormy:.3f} ms with {sent} hostile requests around")
+    # A run pauses after 0.2 ms and others are served; what can't pause is C that was charged for before it began.
+    assert stormy < quiet * 1.25 + 1, f"p99 {quiet:.2f} ms without, {stormy:.2f} ms with {sent} hostile requests around"

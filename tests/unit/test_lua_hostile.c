@@ -92,6 +92,30 @@ static enum ep_lua_status as_script(struct ep_lua *l, int function, const struct
     return status;
 }
 
+/* Pauses at each hook, and the collector works in between. */
+static enum ep_lua_status as_paused(struct ep_lua *l, int function, const struct ep_lua_budget *b, char error[256])
+{
+    struct ep_lua_thread t = ep_lua_thread_take(l);
+    struct ep_lua_budget left = *b;
+    enum ep_lua_status status;
+    int n;
+
+    left.slice_ns = 1;
+    lua_rawgeti(t.L, LUA_REGISTRYINDEX, function);
+    for (;;) {
+        uint64_t start = ep_clock_ns();
+        status = ep_lua_resume(l, t.L, 0, &n, &left, start);
+        if (status != EP_LUA_PAUSED)
+            break;
+        ep_lua_spend(l, &left, b, true, ep_clock_ns() - start);
+        ep_lua_collect(l, 0);
+    }
+    if (status == EP_LUA_ERROR || status == EP_LUA_OVERRUN)
+        snprintf(error, 256, "%.*s", EP_STR_ARG(ep_lua_error(t.L)));
+    ep_lua_thread_give(l, t, status == EP_LUA_OK);
+    return status;
+}
+
 typedef enum ep_lua_status runner(struct ep_lua *, int, const struct ep_lua_budget *, char *);
 
 /* How many of its two rounds ended as they should not. */
@@ -112,7 +136,7 @@ static unsigned play(struct ep_lua *l, const struct row *r, const char *how, run
             print_error("%s, %s: took %llu ms\n", r->name, how, (unsigned long long)((end - start) / EP_MS));
             wrong++;
         }
-        if (status == EP_LUA_YIELDED && run == as_script)
+        if (status == EP_LUA_YIELDED && run != as_policy)
             status = EP_LUA_ERROR; /* the filter says: an unexpected yield */
         if (r->ending == ENDS ? status != EP_LUA_OK
                               : status == EP_LUA_OK || (r->ending == ERRS && status != EP_LUA_ERROR) ||
@@ -142,6 +166,7 @@ static void test_each_ends_by_itself(void **state)
             continue;
         wrong += play(l, &rows[i], "policy", as_policy);
         wrong += play(l, &rows[i], "script", as_script);
+        wrong += play(l, &rows[i], "paused", as_paused);
         for (int k = 0; k < 8; k++) /* what finalizers let go; stacks get smaller by halves */
             lua_gc(l->L, LUA_GCCOLLECT);
         if (l->bytes > bytes + 65536) {

@@ -1,8 +1,9 @@
-/* Runs one file of Lua's own test suite in the sandbox, with a wide budget: lua_run DIRECTORY FILE. Prints what went wrong,
- * and ends with 1 then. Beside the sandbox the file gets what the suite is written with and scripts never get: load (of
+/* Runs one file of Lua's own test suite in the sandbox, with a wide budget: lua_run DIRECTORY FILE [paused]. Prints what went
+ * wrong, and ends with 1 then. `paused`: it pauses at each of the host's hooks, as a policy that has run for long does. Beside the sandbox the file gets what the suite is written with and scripts never get: load (of
  * text, into the sandbox), collectgarbage, debug. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lua/host.h"
 
@@ -35,25 +36,53 @@ static int trace(lua_State *L)
     return 1;
 }
 
-static int run(lua_State *L)
+static int prepare(lua_State *L)
 {
     const struct job *job = lua_touserdata(L, 1);
 
+    int env = lua_gettop(L) + 1;
     ep_lua_env_push(L, EP_LUA_POLICY, job->directory);
     if (luaL_loadstring(L, tools) != LUA_OK)
         return lua_error(L);
-    lua_pushvalue(L, 2);
+    lua_pushvalue(L, env);
     luaopen_debug(L);
     lua_newuserdatauv(L, 1, 0);
     lua_call(L, 3, 0);
+    lua_settop(L, env);
     ep_lua_read_file(L, lua_pushfstring(L, "%s/%s", job->directory, job->file));
     lua_pushfstring(L, "@%s", job->file);
-    ep_lua_compile(L, ep_lua_check_str(L, -2), lua_tostring(L, -1), 2);
+    ep_lua_compile(L, ep_lua_check_str(L, -2), lua_tostring(L, -1), env);
+    return 1;
+}
+
+static int run(lua_State *L)
+{
     lua_pushcfunction(L, trace);
-    lua_insert(L, -2);
-    if (lua_pcall(L, 0, 0, -2) != LUA_OK)
+    prepare(L);
+    if (lua_pcall(L, 0, 0, 2) != LUA_OK)
         return lua_error(L);
     return 0;
+}
+
+static enum ep_lua_status run_paused(struct ep_lua *l)
+{
+    struct ep_lua_budget b = wide;
+    struct ep_lua_thread t = ep_lua_thread_take(l);
+    enum ep_lua_status status = ep_lua_call(l, l->thread, 1, 1, &wide, ep_clock_ns());
+    int n;
+
+    if (status != EP_LUA_OK)
+        return status;
+    b.slice_ns = 1;
+    lua_xmove(l->thread, t.L, 1);
+    for (n = 0; (status = ep_lua_resume(l, t.L, 0, &n, &b, ep_clock_ns())) == EP_LUA_PAUSED;)
+        ;
+    if (status != EP_LUA_OK) {
+        luaL_traceback(l->thread, t.L, lua_tostring(t.L, -1), 0);
+        return status;
+    }
+    ep_lua_thread_give(l, t, true);
+    return status;
 }
 
 int main(int argc, char **argv)
@@ -70,9 +99,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
-    lua_pushcfunction(l->thread, run);
+    bool paused = argc > 3 && strcmp(argv[3], "paused") == 0;
+    lua_pushcfunction(l->thread, paused ? prepare : run);
     lua_pushlightuserdata(l->thread, &job);
-    enum ep_lua_status status = ep_lua_call(l, l->thread, 1, 0, &wide, ep_clock_ns());
+    enum ep_lua_status status = paused ? run_paused(l) : ep_lua_call(l, l->thread, 1, 0, &wide, ep_clock_ns());
     if (status != EP_LUA_OK) {
         struct ep_str e = ep_lua_error(l->thread);
         fprintf(stderr, "%.*s\n", EP_STR_ARG(e));
