@@ -180,8 +180,8 @@ static void renew_keepers(struct ep_lua *l, size_t kept)
         if (l->stats)
             ep_stats_add(l->stats, EP_METRIC_LUA_RENEWED, EP_LABELS(most->name), 1);
         kept -= most->kept;
+        ep_lua_collect_from(l, l->live - EP_MIN(l->live, most->kept)); /* that is garbage from now on */
         most->kept = 0;
-        most->loaded = SIZE_MAX;
         most->renew(most->user); /* may move the owners */
     }
 }
@@ -192,6 +192,7 @@ static void renew_keepers(struct ep_lua *l, size_t kept)
  * that: with it, each cycle would begin later than the one before. */
 void ep_lua_collect_from(struct ep_lua *l, size_t bytes)
 {
+    l->live = bytes;
     l->collect_at = bytes + EP_MIN(EP_MAX(bytes, COLLECT_BYTES_MIN), COLLECT_BYTES_MAX);
     l->in_cycle = false;
 }

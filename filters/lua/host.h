@@ -122,6 +122,7 @@ struct ep_lua {
     uint32_t n_owners;
     uint32_t next_owner;     /* of the run that begins next */
     size_t kept_max;
+    size_t live;             /* by the end of the last cycle */
     size_t collect_at;       /* bytes from which on garbage is collected */
     bool in_cycle;           /* of the collector */
     bool collecting;         /* what is freed now is freed by it */
