@@ -188,6 +188,19 @@ static const char *malformed(const struct ep_scan *json)
     return NULL;
 }
 
+/* The transport of 2024-11-05: a POST to where the server's own event stream said, with the session in the query. It
+ * asks for no events, as every later client must. */
+static bool is_answered_elsewhere(const struct ep_stream *s, const struct ep_agent_head *h)
+{
+    struct ep_str path = ep_stream_path(s);
+    ptrdiff_t query = ep_str_find(path, '?', 0);
+
+    if (h->names_sse || h->mcp_session.p || query < 0)
+        return false;
+    path = ep_str_n(path.p + query, path.n - (size_t)query);
+    return ep_str_search(path, EP_STR("sessionId=")) >= 0 || ep_str_search(path, EP_STR("session_id=")) >= 0;
+}
+
 static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_head *h, const struct ep_scan *json,
                                   bool claimed)
 {
@@ -196,6 +209,7 @@ static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_hea
     if (!claimed && !any_mcp(json, h))
         return EP_AGENT_NOT_MINE;
     s->call.version = h->mcp_version;
+    s->call.answered_elsewhere = is_answered_elsewhere(s, h);
     fill_all(s, json);
     why = malformed(json);
     if (why)

@@ -22,13 +22,21 @@ bool ep_mcp_is_stateless(struct ep_str version);
 #define EP_MCP_KEY_MAX 128u
 struct ep_str ep_mcp_key(struct ep_str raw, char room[EP_MCP_KEY_MAX]);
 
+/* For walks by ep_json_next. Nothing but JSON's white space. */
+bool ep_mcp_is_blank(struct ep_str json);
+/* Whether only the closing bracket is left of a container: the reader didn't stop in the
+ * middle. */
+bool ep_mcp_at_end(struct ep_str rest, char bracket);
+/* "{}" and "[ ]", which the reader takes for an end at once. */
+bool ep_mcp_is_empty(struct ep_str container);
+
 /* --- lists of what may be called: mcp_list.c, without a stream --- */
 
 enum ep_mcp_list { EP_MCP_TOOLS, EP_MCP_PROMPTS, EP_MCP_RESOURCES, EP_MCP_TEMPLATES, EP_MCP_LISTS };
 const char *ep_mcp_list_name(enum ep_mcp_list list); /* "tools" … */
 
-/* Whether an entry stays. `name`: its name, of resources the URI, of templates the template, escapes undone; empty: it has
- * none. `entry`: its JSON. Slices are valid during the call. */
+/* Whether an entry stays. `name`: its name, of resources the URI, of templates the template, escapes undone; empty: it
+ * has none. `entry`: its JSON. Slices are valid during the call. */
 typedef bool ep_mcp_keep(void *user, enum ep_mcp_list list, struct ep_str name, struct ep_str entry);
 
 enum ep_mcp_edit {
@@ -37,8 +45,8 @@ enum ep_mcp_edit {
     EP_MCP_UNREADABLE, /* it may be read as more than one list, or is nested too deep: nobody can say what is in it */
 };
 
-/* Asks `keep` about every entry of the lists in the results of `json`, which was scanned from `text`. Everything else stays
- * byte by byte, but that a cacheScope "public" becomes "private": what one caller may see is not for all. */
+/* Asks `keep` about every entry of the lists in the results of `json`, which was scanned from `text`. Everything else
+ * stays byte by byte, but that a cacheScope "public" becomes "private": what one caller may see is not for all. */
 enum ep_mcp_edit ep_mcp_list_edit(struct ep_str text, const struct ep_scan *json, ep_mcp_keep *keep, void *user,
                                   struct ep_arena *arena, struct ep_str *out);
 

@@ -1,4 +1,5 @@
-/* The filter `mcp`: lists of tools, prompts and resources, so that an agent sees what it may call and nothing else.
+/* The filter `mcp`: lists of tools, prompts and resources, so that an agent sees what it may call and nothing else; and
+ * tools whose definition was pinned (agent/mcp_pins.h): one that isn't what it was is in no list, and isn't called.
  *
  * For each entry it asks what the call itself would be asked: the listener's `authorize`, and the policies as far as
  * they can be judged without arguments (lua/foresee.c). A list is read where it comes: as JSON whole, in events one by
@@ -8,21 +9,28 @@
 #include "agent/agent.h"
 #include "agent/events.h"
 #include "agent/mcp.h"
+#include "agent/mcp_pins.h"
 #include "authorize.h"
+#include "filter/decision.h"
 #include "lua/policy.h"
 
 #include <stdlib.h>
 
 #define FORESEE_BUDGET_NS (20 * EP_MS) /* for all entries of one list; what is left then stays in it */
 
+#define TOLD_MAX 64u /* tools without a pin that are remembered, so that each is told once */
+
 struct mcp {
     struct ep_authorize authorize;
     struct ep_scanner *scanner;       /* made with the first list */
     uint64_t *cells[EP_MCP_LISTS][2]; /* hidden, listed; NULL: none yet */
+    uint64_t told[TOLD_MAX];          /* hashes of names */
+    unsigned n_told;
 };
 
 struct state {
     bool lists;               /* the answer may have lists in it */
+    bool filtered;            /* authorize and the policies are asked about them */
     bool whole;               /* its body was asked for */
     struct ep_events *events; /* it is events; NULL: not */
 };
@@ -51,6 +59,8 @@ static void unload(struct ep_filter_instance *i)
 struct judge {
     struct ep_stream *s;
     struct mcp *mcp;
+    struct ep_arena *arena;
+    bool filtered;
     uint64_t budget_ns;
 };
 
@@ -92,6 +102,97 @@ static void count(struct judge *j, enum ep_mcp_list list, bool stays)
     ep_cell_add(*cell, 1);
 }
 
+/* --- pins --- */
+
+static const char *const pinned_names[] = {
+    [EP_MCP_PINNED_SAME] = "same",
+    [EP_MCP_PINNED_CHANGED] = "changed",
+    [EP_MCP_PINNED_UNKNOWN] = "unknown",
+};
+static const char *const pinned_codes[] = {
+    [EP_MCP_PINNED_CHANGED] = "mcp.pin_changed",
+    [EP_MCP_PINNED_UNKNOWN] = "mcp.pin_unknown",
+};
+static const char *const pinned_reasons[] = {
+    [EP_MCP_PINNED_CHANGED] = "the definition of the tool isn't the one that was pinned",
+    [EP_MCP_PINNED_UNKNOWN] = "the tool has no pin",
+};
+
+static bool is_enforced(const struct ep_stream *s)
+{
+    return s->chain->config->mcp.on_change == EP_MCP_DENY;
+}
+
+static bool told_before(struct mcp *m, struct ep_str name)
+{
+    uint64_t hash = ep_hash(name.p, name.n);
+
+    for (unsigned i = 0; i < m->n_told; i++)
+        if (m->told[i] == hash)
+            return true;
+    if (m->n_told < TOLD_MAX)
+        m->told[m->n_told++] = hash;
+    return m->n_told == TOLD_MAX;
+}
+
+/* On record, once for each change. */
+static void tell(struct judge *j, struct ep_str name, enum ep_mcp_pinned is)
+{
+    struct ep_call call = call_of(j->s, EP_MCP_TOOLS, name);
+
+    ep_warn("mcp", "listener %.*s: tool '%.*s': %s", EP_STR_ARG(j->s->chain->config->name), EP_STR_ARG(name),
+            pinned_reasons[is]);
+    if (j->s->worker->audit)
+        ep_stream_audit_try(j->s, &(struct ep_decision){.decision = is_enforced(j->s) ? "deny" : "shadow_deny",
+                                                        .policy = EP_STR("mcp"),
+                                                        .reason = ep_str(pinned_reasons[is]),
+                                                        .code = pinned_codes[is],
+                                                        .call = &call});
+}
+
+/* Whether the tool is what it was, or at least nobody minds. */
+static bool is_pinned(struct judge *j, struct ep_str name, struct ep_str entry)
+{
+    struct ep_mcp_pins *pins = j->s->chain->config->mcp.pins;
+    uint8_t digest[EP_MCP_DIGEST_BYTES] = {0};
+    enum ep_mcp_pinned is;
+    bool news;
+
+    ep_mcp_pin_digest(entry, j->arena, digest); /* one that can't be digested is changed */
+    is = ep_mcp_pins_see(pins, name, digest, &news);
+    if (j->s->worker->stats)
+        ep_stats_add(j->s->worker->stats, EP_METRIC_MCP_PINS,
+                     EP_LABELS(j->s->chain->config->name, ep_str(pinned_names[is])), 1);
+    if (is == EP_MCP_PINNED_UNKNOWN ? !told_before(j->mcp, name) : is == EP_MCP_PINNED_CHANGED && news)
+        tell(j, name, is);
+    return is == EP_MCP_PINNED_SAME || !is_enforced(j->s);
+}
+
+/* Before a call goes: what is known of its tool. True: it may. */
+static bool may_be_called(struct ep_stream *s)
+{
+    const struct ep_mcp_pins *pins = s->chain->config->mcp.pins;
+    enum ep_mcp_pinned is = EP_MCP_PINNED_SAME;
+    const char *code = "mcp.pin_blind", *reason = "the call can't be seen, and tools are pinned";
+
+    for (const struct ep_call *c = &s->call; c && is == EP_MCP_PINNED_SAME; c = c->next)
+        if (c->tool.n && ep_str_eq(c->protocol, EP_STR("mcp")))
+            is = ep_mcp_pins_of(pins, c->tool);
+    if (is != EP_MCP_PINNED_SAME) {
+        code = pinned_codes[is];
+        reason = pinned_reasons[is];
+    } else if (s->call.visible == EP_VISIBLE_FULL ||
+               !(ep_str_eq(s->call.protocol, EP_STR("mcp")) || ep_str_eq(s->call.protocol, EP_STR("http")))) {
+        return true;
+    }
+    ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_POLICY,
+                                             .policy = EP_STR("mcp"),
+                                             .reason = ep_str(reason),
+                                             .code = code,
+                                             .grpc_status = -1});
+    return false;
+}
+
 static bool keep(void *user, enum ep_mcp_list list, struct ep_str name, struct ep_str entry)
 {
     struct judge *j = user;
@@ -99,8 +200,9 @@ static bool keep(void *user, enum ep_mcp_list list, struct ep_str name, struct e
     uint32_t unknown = list == EP_MCP_TEMPLATES ? 1u << EP_POLICY_URI : 0;
     bool stays = true;
 
-    (void)entry;
-    if (name.n)
+    if (list == EP_MCP_TOOLS && j->s->chain->config->mcp.pins)
+        stays = is_pinned(j, name, entry);
+    if (stays && j->filtered && name.n)
         stays = !(j->mcp->authorize.n && ep_authorize_denies(&j->mcp->authorize, j->s, &call, EP_AUTHORIZE_CALL)) &&
                 !ep_policies_foresee(j->s, &call, unknown, &j->budget_ns);
     count(j, list, stays);
@@ -131,14 +233,19 @@ static bool may_have_lists(const struct ep_stream *s)
 
 static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
 {
+    const struct ep_mcp_config *config = &s->chain->config->mcp;
     const struct mcp *m = ep_filter_data(s);
     struct state *state = state_;
 
     (void)end;
-    if (s->protocol != &ep_agent_mcp.how || !s->chain->config->mcp.filter_lists || !may_have_lists(s) ||
-        !(m->authorize.n || ep_policies_judge(s)))
+    if (config->pins && is_enforced(s) && !may_be_called(s))
+        return EP_REPLIED;
+    if (s->protocol != &ep_agent_mcp.how || !may_have_lists(s))
         return EP_NEXT;
-    state->lists = true;
+    state->filtered = config->filter_lists && (m->authorize.n || ep_policies_judge(s));
+    state->lists = state->filtered || config->pins;
+    if (!state->lists)
+        return EP_NEXT;
     ep_headers_remove_id(&s->request.headers,
                          EP_HDR_ACCEPT_ENCODING); /* what is compressed can't be judged event by event */
     return EP_NEXT;
@@ -146,16 +253,23 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
 
 /* --- the response --- */
 
+static bool must_read(const struct ep_stream *s, const struct state *state)
+{
+    return state->filtered || is_enforced(s);
+}
+
 static void *from_arena(void *user, size_t n)
 {
     return ep_arena_alloc(user, n);
 }
 
 /* `text` has EP_SCAN_PADDING bytes behind it. */
-static enum ep_mcp_edit edit(struct ep_stream *s, struct ep_str text, struct ep_arena *arena, struct ep_str *out)
+static enum ep_mcp_edit edit(struct ep_stream *s, const struct state *state, struct ep_str text, struct ep_arena *arena,
+                             struct ep_str *out)
 {
     struct mcp *m = ep_filter_data(s);
-    struct judge judge = {.s = s, .mcp = m, .budget_ns = FORESEE_BUDGET_NS};
+    struct judge judge = {
+        .s = s, .mcp = m, .arena = arena, .filtered = state->filtered, .budget_ns = FORESEE_BUDGET_NS};
     struct ep_scan json;
 
     if (!m->scanner)
@@ -165,9 +279,11 @@ static enum ep_mcp_edit edit(struct ep_stream *s, struct ep_str text, struct ep_
     return ep_mcp_list_edit(text, &json, keep, &judge, arena, out);
 }
 
-/* Nobody can say what is in it, so nobody shall see it. */
-static enum ep_step unreadable(struct ep_stream *s)
+/* Nobody can say what is in it, so nobody shall see it, unless nothing would be taken out anyway. */
+static enum ep_step unreadable(struct ep_stream *s, const struct state *state)
 {
+    if (!must_read(s, state))
+        return EP_NEXT;
     ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_UPSTREAM,
                                              .policy = EP_STR("mcp"),
                                              .reason = EP_STR("the server's list can't be read"),
@@ -185,7 +301,7 @@ static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end
         return EP_NEXT;
     if (ep_str_caseeq(type, EP_STR("text/event-stream"))) {
         if (!ep_stream_response_is_events(s))
-            return unreadable(s); /* compressed, unasked */
+            return unreadable(s, state); /* compressed, unasked */
         state->events = EP_ARENA_NEW(&s->arena, struct ep_events);
         ep_events_init(state->events, EP_MAX(s->chain->config->max_body_bytes, EP_EVENT_BYTES_MAX));
         ep_headers_remove_id(&s->response.headers, EP_HDR_CONTENT_LENGTH);
@@ -201,13 +317,9 @@ static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end
 
 struct shown {
     struct ep_stream *s;
+    const struct state *state;
     struct ep_arena arena; /* for one event: a stream may live for days */
 };
-
-static bool is_blank(struct ep_str text)
-{
-    return ep_str_trim(text).n == 0;
-}
 
 static enum ep_event_verdict on_event(void *user, const struct ep_event *e, struct ep_str *replacement)
 {
@@ -215,7 +327,7 @@ static enum ep_event_verdict on_event(void *user, const struct ep_event *e, stru
     struct ep_str text, edited;
     char *padded;
 
-    if (is_blank(e->data)) /* primes a client for a resumption */
+    if (ep_mcp_is_blank(e->data)) /* primes a client for a resumption */
         return EP_EVENT_PASS;
     ep_arena_fini(&shown->arena);
     ep_arena_init(&shown->arena, &shown->s->worker->chunks);
@@ -223,7 +335,7 @@ static enum ep_event_verdict on_event(void *user, const struct ep_event *e, stru
     memcpy(padded, e->data.p, e->data.n);
     memset(padded + e->data.n, 0, EP_SCAN_PADDING);
     text = ep_str_n(padded, e->data.n);
-    switch (edit(shown->s, text, &shown->arena, &edited)) {
+    switch (edit(shown->s, shown->state, text, &shown->arena, &edited)) {
     case EP_MCP_SAME:
         return EP_EVENT_PASS;
     case EP_MCP_EDITED:
@@ -233,18 +345,24 @@ static enum ep_event_verdict on_event(void *user, const struct ep_event *e, stru
         break;
     }
     /* Clients read no message from events of another name. */
-    return e->name.n && !ep_str_eq(e->name, EP_STR("message")) ? EP_EVENT_PASS : EP_EVENT_STOP;
+    return (e->name.n && !ep_str_eq(e->name, EP_STR("message"))) || !must_read(shown->s, shown->state) ? EP_EVENT_PASS
+                                                                                                       : EP_EVENT_STOP;
 }
 
 static enum ep_step events_pass(struct ep_stream *s, struct state *state, struct ep_body *b, bool end)
 {
-    struct shown shown = {.s = s};
+    struct shown shown = {.s = s, .state = state};
     enum ep_events_result result;
 
     ep_arena_init(&shown.arena, &s->worker->chunks);
     result = ep_events_pass(state->events, b, end, &s->worker->slabs, on_event, &shown);
     ep_arena_fini(&shown.arena);
-    return result == EP_EVENTS_GOOD ? EP_NEXT : unreadable(s);
+    if (result == EP_EVENTS_TOO_LARGE && !must_read(s, state)) {
+        ep_events_release(state->events, b, &s->worker->slabs);
+        ep_events_fini(state->events);
+        state->events = NULL;
+    }
+    return result == EP_EVENTS_GOOD ? EP_NEXT : unreadable(s, state);
 }
 
 static enum ep_step response_body(struct ep_stream *s, void *state_, struct ep_body *b, bool end)
@@ -262,12 +380,12 @@ static enum ep_step response_body(struct ep_stream *s, void *state_, struct ep_b
         return EP_NEXT;
     if (!ep_codings_of(&s->response.headers, &codings) ||
         (codings.n && ep_agent_decoded(s, &codings, b, &text) != EP_BLIND_NOT))
-        return unreadable(s);
+        return unreadable(s, state);
     if (!codings.n)
         text = ep_agent_copy(&s->arena, b);
-    switch (edit(s, text, &s->arena, &edited)) {
+    switch (edit(s, state, text, &s->arena, &edited)) {
     case EP_MCP_UNREADABLE:
-        return unreadable(s);
+        return unreadable(s, state);
     case EP_MCP_EDITED:
         ep_headers_body_changed(&s->response.headers);
         ep_stream_set_response_body(s, edited);
@@ -289,7 +407,8 @@ static void finish(struct ep_stream *s, void *state_)
 
 const struct ep_filter ep_filter_mcp = {
     .name = "mcp",
-    .help = "MCP's lists: what the caller may not call is taken out of them.",
+    .help = "MCP's lists: what the caller may not call is taken out of them. Tools that aren't what was pinned are "
+            "refused.",
     .load = load,
     .unload = unload,
     .stream_size = sizeof(struct state),

@@ -76,18 +76,28 @@ static enum key key_is(struct ep_str key, const char *wanted)
     return ep_str_caseeq(key, ep_str(wanted)) ? KEY_DOUBTFUL : KEY_OTHER;
 }
 
-/* Only the closing bracket and white space are left: the reader didn't stop in the middle. */
-static bool at_end(struct ep_str rest, char bracket)
+/* Without JSON's white space in front. */
+static struct ep_str unspaced(struct ep_str s)
 {
-    struct ep_str left = ep_str_trim(rest);
-
-    return left.n == 1 && left.p[0] == bracket;
+    while (s.n && (s.p[0] == ' ' || s.p[0] == '\t' || s.p[0] == '\n' || s.p[0] == '\r'))
+        s = ep_str_n(s.p + 1, s.n - 1);
+    return s;
 }
 
-/* "{}" and "[ ]", which the reader takes for an end at once. */
-static bool is_empty(struct ep_str container)
+bool ep_mcp_is_blank(struct ep_str json)
 {
-    return ep_str_trim(ep_str_n(container.p + 1, container.n - 2)).n == 0;
+    return unspaced(json).n == 0;
+}
+
+bool ep_mcp_at_end(struct ep_str rest, char bracket)
+{
+    rest = unspaced(rest);
+    return rest.n == 1 && rest.p[0] == bracket;
+}
+
+bool ep_mcp_is_empty(struct ep_str container)
+{
+    return ep_mcp_is_blank(ep_str_n(container.p + 1, container.n - 2));
 }
 
 /* --- entries --- */
@@ -97,7 +107,7 @@ static bool name_of(struct edit *e, struct ep_str entry, const char *wanted, str
     struct ep_str rest = entry, key, value;
 
     *name = (struct ep_str){NULL, 0};
-    if (entry.p[0] != '{' || is_empty(entry))
+    if (entry.p[0] != '{' || ep_mcp_is_empty(entry))
         return true;
     while (ep_json_next(&rest, &key, &value)) {
         enum key is = key_is(key, wanted);
@@ -108,7 +118,7 @@ static bool name_of(struct edit *e, struct ep_str entry, const char *wanted, str
             *name = ep_str_n(p, ep_json_plain(value, p, EP_MIN(value.n, NAME_MAX_BYTES)));
         }
     }
-    return at_end(rest, '}');
+    return ep_mcp_at_end(rest, '}');
 }
 
 struct kept {
@@ -136,7 +146,7 @@ static bool edit_list(struct edit *e, enum ep_mcp_list list, struct ep_str array
     size_t bytes = 0;
     bool dropped = false;
 
-    if (array.p[0] != '[' || is_empty(array))
+    if (array.p[0] != '[' || ep_mcp_is_empty(array))
         return true;
     while (ep_json_next(&rest, &key, &entry)) {
         if (!name_of(e, entry, lists[list].name, &name))
@@ -151,7 +161,7 @@ static bool edit_list(struct edit *e, enum ep_mcp_list list, struct ep_str array
         last = &k->next;
         bytes += entry.n + 1;
     }
-    if (!at_end(rest, ']'))
+    if (!ep_mcp_at_end(rest, ']'))
         return false;
     if (dropped)
         cut(e, array.p + 1, array.n - 2, joined(e, first, bytes));
@@ -162,7 +172,7 @@ static bool edit_result(struct edit *e, struct ep_str result)
 {
     struct ep_str rest = result, key, value;
 
-    if (is_empty(result))
+    if (ep_mcp_is_empty(result))
         return true;
     while (ep_json_next(&rest, &key, &value)) {
         for (int i = 0; i < EP_MCP_LISTS; i++) {
@@ -173,7 +183,7 @@ static bool edit_result(struct edit *e, struct ep_str result)
         if (key_is(key, "cacheScope") == KEY_SAME && ep_str_eq(value, EP_STR("\"public\"")))
             cut(e, value.p, value.n, EP_STR("\"private\""));
     }
-    return at_end(rest, '}');
+    return ep_mcp_at_end(rest, '}');
 }
 
 static struct ep_str apply(const struct edit *e, struct ep_str text)

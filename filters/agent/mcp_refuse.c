@@ -4,6 +4,7 @@
  *   other requests      200, a JSON-RPC error with the HTTP status as its code (403, 429, 503 …)
  *   notifications       202 and nothing: a 4xx on notifications/initialized kills the client
  *   GET and DELETE      405, which clients take for "not offered here"
+ *   in 2024-11-05       403, 429 …: what a POST is answered there is not read, but its status is
  *   malformed           400 with a JSON-RPC error
  *   begun event stream  one more event, then the end
  * The id is the request's own bytes. No mcp-session-id: clients adopt it from a refusal too. Whoever accepts no JSON
@@ -184,6 +185,8 @@ void ep_mcp_answer(const struct ep_call *call, const struct ep_refusal *r, struc
     } else {
         out->content_type = EP_STR("application/json");
         out->body = has_id(call) ? all(call, r, decision, arena) : one(call, r, decision, false, arena);
+        if (call->answered_elsewhere)
+            out->status = ep_refusal_status(r);
     }
     ep_answer_common(out, r, decision, arena);
 }

@@ -18,6 +18,7 @@ int ep_cli_audit(int argc, char **argv);
 int ep_cli_policies(int argc, char **argv);
 int ep_cli_authorize(int argc, char **argv);
 int ep_cli_constitution(int argc, char **argv);
+int ep_cli_mcp(int argc, char **argv);
 int ep_cli_reference(int argc, char **argv);
 int ep_cli_version(int argc, char **argv);
 

@@ -21,6 +21,7 @@ static const struct command commands[] = {
     {"authorize", "KEY=VALUE...",         "which authorize rule decides for a call, and why",        ep_cli_authorize},
     {"audit",     "verify|show|export",   "check the chain of the audit's records, or read them",    ep_cli_audit},
     {"constitution", "VERB...",           "digest, sign, verify and show the text of a constitution; make keys", ep_cli_constitution},
+    {"mcp",       "pin URL",              "pin what an MCP server says of its tools",                ep_cli_mcp},
     {"reference", "WHAT",                 "print a reference: configuration, filters, metrics, schema", ep_cli_reference},
     {"version",   "",                     "print the version",                                       ep_cli_version},
 };

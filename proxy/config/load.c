@@ -11,6 +11,7 @@
 #include "config/bind.h"
 #include "config/charter.h"
 #include "config/files.h"
+#include "config/pins.h"
 
 #define FILE_MAX     (4u << 20)
 #define NESTING_MAX  64u /* libfyaml recurses */
@@ -188,13 +189,27 @@ struct ep_config *ep_config_parse(struct ep_str text, const char *name, struct e
     return NULL;
 }
 
+static bool take_pins(const struct ep_config *c, struct ep_error *err)
+{
+    struct ep_listener_config *l = c->listeners.v;
+
+    for (size_t i = 0; i < c->listeners.n; i++) {
+        if (!l[i].mcp.pins_file.n)
+            continue;
+        l[i].mcp.pins = ep_pins_read(l[i].mcp.pins_file, err);
+        if (!l[i].mcp.pins)
+            return ep_error_prefix(err, "listener %.*s: mcp.pins", EP_STR_ARG(l[i].name));
+    }
+    return true;
+}
+
 struct ep_config *ep_config_complete(struct ep_config *c, struct ep_problems *problems)
 {
     struct ep_error err;
 
     if (!c)
         return NULL;
-    if (ep_charter_take(&c->constitution, &err)) {
+    if (ep_charter_take(&c->constitution, &err) && take_pins(c, &err)) {
         c->policies.charter = c->constitution.charter;
         c->policies.charter_mode = c->constitution.mode;
         return c;
@@ -231,6 +246,9 @@ void ep_config_unref(struct ep_config *c)
 {
     if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
         return;
+    struct ep_listener_config *l = c->listeners.v;
+    for (size_t i = 0; i < c->listeners.n; i++)
+        ep_pins_free(l[i].mcp.pins);
     ep_charter_free(c->constitution.charter);
     ep_arena_fini(&c->arena);
     ep_chunk_pool_fini(&c->chunks);

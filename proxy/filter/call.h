@@ -33,6 +33,7 @@ struct ep_call {
     struct ep_str claimed_tenant; /* … and the tenant that it says it is of: nobody has verified that */
     struct ep_str body;       /* whole body when it was read; empty: not */
     bool notification, batch, stream;
+    bool answered_elsewhere;       /* MCP 2024-11-05: answers come on another stream, which a refusal can't reach */
     bool wants_sse, wants_json;    /* what Accept lists */
     enum ep_visible visible;
     enum ep_blind_reason blind;

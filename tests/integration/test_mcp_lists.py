@@ -92,6 +92,18 @@ def test_where_nothing_is_hidden_the_bytes_are_the_servers(listing):
     assert r.body == body.encode()
 
 
+@pytest.mark.parametrize("names_", [[], ["read"], ["read", "secret"]])
+@pytest.mark.parametrize("type", ["application/json", "text/event-stream"])
+def test_a_list_that_is_written_for_people_is_read(listing, names_, type):
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"tools": entries(*names_), "empty": {}, "none": []}}, indent=2)
+    if type != "application/json":
+        body = "".join(f"data: {line}\r\n" for line in body.splitlines()) + "\r\n"
+    r, _ = listing(body, type=type)
+    text = r.body.decode() if type == "application/json" else "\n".join(
+        line[5:] for line in r.body.decode().splitlines() if line.startswith("data:"))
+    assert [tool["name"] for tool in json.loads(text)["result"]["tools"]] == [n for n in names_ if n != "secret"]
+
+
 def test_an_escaped_name_and_key_hide_nothing(listing):
     r, _ = listing('{"jsonrpc":"2.0","id":1,"result":{"to\\u006fls":[{"n\\u0061me":"se\\u0063ret"},{"name":"read"}]}}')
     assert names(r) == ["read"]
@@ -112,7 +124,7 @@ UNREADABLE = {
     "another case": '{"jsonrpc":"2.0","id":1,"result":{"Tools":[{"name":"secret"}]}}',
     "letters that Go folds": '{"jsonrpc":"2.0","id":1,"result":{"tool\u017f":[{"name":"secret"}]}}',
     "a name of another case": '{"jsonrpc":"2.0","id":1,"result":{"tools":[{"Name":"secret"}]}}',
-    "too deep": '{"jsonrpc":"2.0","id":1,"result":{"tools":[{"a":%s},{"name":"secret"}]}}' % ("[" * 40 + "]" * 40),
+    "too deep": '{"jsonrpc":"2.0","id":1,"result":{"tools":[{"a":%s},{"name":"secret"}]}}' % ("[" * 70 + "]" * 70),
     "no JSON": '{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"secret"}]}',
 }
 

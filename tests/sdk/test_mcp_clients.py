@@ -73,3 +73,22 @@ def test_allowed_as_direct_refused_in_its_own_words_and_it_goes_on(ephor, polici
     if not SANITIZED:
         assert max(through[name]["ms"] for name in ("shell", "secret-prompt", "secret")) < 100
     proxy.counted(3, "ephor_policy_decisions_total", decision="deny")
+
+
+@pytest.mark.parametrize("sdk", ["sdk", "sdk-1.20", "sdk-1.10"])
+def test_over_the_transport_of_2024_11_05_a_refusal_is_an_error_at_once_and_the_session_goes_on(ephor, policies, process, tmp_path, sdk):
+    port = free_port()
+    server = process(Process("mcp-server", [program("node"), HERE / "node" / "mcp_server.mjs", port, "separate", "sse"], tmp_path))
+    server.wait_port(port)
+    proxy = ephor(config(port, cluster={"protocol": "http/1.1"}, policies=policies(**REFUSES)))
+
+    def steps(at):
+        return {step["step"]: step for step in node("mcp_client.mjs", sdk, f"http://127.0.0.1:{at}/mcp", "sse")}
+    direct, through = steps(port), steps(proxy.port)
+    assert server.log.count("ran shell") == 1
+    for name in ALLOWED + ["tools"]:
+        assert "value" in direct[name] and through[name].get("value") == direct[name]["value"], (name, through[name])
+    for name, why in (("shell", "no commands for agents"), ("secret-prompt", "that is secret"), ("secret", "that is secret")):
+        refused = through[name]
+        assert refused["thrown"] == "Error" and "HTTP 403" in refused["message"] and why in refused["message"]
+        assert SANITIZED or refused["ms"] < 100

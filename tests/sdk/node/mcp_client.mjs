@@ -1,6 +1,6 @@
-// mcp_client.mjs SDK URL: one client of `SDK` (sdk, sdk-1.20, sdk-1.10, client, client-2026) that does allowed and refused
+// mcp_client.mjs SDK URL [sse]: one client of `SDK` (sdk, sdk-1.20, sdk-1.10, client, client-2026; sse: by 2024-11-05's transport) that does allowed and refused
 // things in turns; a line of JSON for each.
-const [sdk, url] = process.argv.slice(2);
+const [sdk, url, old] = process.argv.slice(2);
 
 async function connect() {
   const told = { name: "test", version: "1" }, to = new URL(url);
@@ -13,7 +13,8 @@ async function connect() {
   const { Client } = await import(`@modelcontextprotocol/${sdk}/client/index.js`);
   const { StreamableHTTPClientTransport } = await import(`@modelcontextprotocol/${sdk}/client/streamableHttp.js`);
   const client = new Client(told);
-  await client.connect(new StreamableHTTPClientTransport(to));
+  const { SSEClientTransport } = await import(`@modelcontextprotocol/${sdk}/client/sse.js`);
+  await client.connect(old ? new SSEClientTransport(to) : new StreamableHTTPClientTransport(to));
   return [client, (params, options) => client.callTool(params, undefined, options)];
 }
 

@@ -1,12 +1,15 @@
-// mcp_server.mjs PORT legacy|modern json|sse: tools, prompts and resources of which the tests' policies refuse some.
+// mcp_server.mjs PORT legacy|modern|separate json|sse [FILE]: tools, prompts and resources of which the tests' policies refuse some.
 // legacy: @modelcontextprotocol/sdk with sessions; modern: @modelcontextprotocol/server, both revisions, no session.
+// separate: the transport of 2024-11-05, GET /mcp and POST /messages.
+// FILE says what the tool echo says of itself.
 // Prints a line for each tool that ran, so that a test can see that a refused one didn't.
+import fs from "node:fs";
 import http from "node:http";
 import { randomUUID } from "node:crypto";
 import { Readable } from "node:stream";
 import { z } from "zod";
 
-const [port, era, mode] = process.argv.slice(2);
+const [port, era, mode, described] = process.argv.slice(2);
 
 // The two generations of McpServer differ in how an input's schema is given, and in how a tool sends a notification.
 function fill(server, schema, notify) {
@@ -16,7 +19,7 @@ function fill(server, schema, notify) {
       return run(args, extra);
     });
   const say = (text) => ({ content: [{ type: "text", text }] });
-  tool("echo", "Says it again.", { message: z.string() }, ({ message }) => say(`Echo: ${message}`));
+  tool("echo", described ? fs.readFileSync(described, "utf8") : "Says it again.", { message: z.string() }, ({ message }) => say(`Echo: ${message}`));
   tool("shell", "Runs a command.", { command: z.string() }, ({ command }) => say(`ran ${command}`));
   tool("count", "Counts, and tells how far it is.", { to: z.number() }, async ({ to }, extra) => {
     const progressToken = extra._meta?.progressToken ?? extra.mcpReq?._meta?.progressToken;
@@ -68,7 +71,20 @@ async function modern() {
   };
 }
 
-const serve = await { legacy, modern }[era]();
+async function separate() {
+  const { McpServer } = await import("@modelcontextprotocol/sdk/server/mcp.js");
+  const { SSEServerTransport } = await import("@modelcontextprotocol/sdk/server/sse.js");
+  const sessions = new Map();
+  return async (request, response) => {
+    if (request.method === "POST")
+      return sessions.get(new URL(request.url, "http://localhost").searchParams.get("sessionId")).handlePostMessage(request, response);
+    const transport = new SSEServerTransport("/messages", response);
+    sessions.set(transport.sessionId, transport);
+    return fill(new McpServer({ name: "separate", version: "1" }), (shape) => shape, (extra, n) => extra.sendNotification(n)).connect(transport);
+  };
+}
+
+const serve = await { legacy, modern, separate }[era]();
 http.createServer((request, response) => serve(request, response).catch((error) => {
   console.error(error);
   response.writeHead(500).end();
