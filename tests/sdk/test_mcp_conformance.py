@@ -6,7 +6,7 @@ import os
 import subprocess
 
 import pytest
-from conftest import HERE
+from conftest import HERE, ROOT
 from harness import SLOW, Process, config, free_port, program
 
 SUITES = {
@@ -70,3 +70,34 @@ def test_every_check_ends_as_without_ephor(ephor, policies, server, direct, tmp_
     assert {name: through[name] - wanted[name] for name in wanted if through[name] != wanted[name]} == {}
     if more:
         assert proxy.metric("ephor_policy_decisions_total", decision="allow") > 20
+
+
+CLIENT_SCENARIOS = {
+    "2025-11-25": ["initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry"],
+    "2026-07-28": ["tools_call", "request-metadata", "sep-2322-client-request-state", "http-standard-headers", "http-custom-headers",
+                   "http-invalid-tool-headers", "json-schema-ref-no-deref"],
+}
+TIMED = "client-sse-retry-timing"  # to 200 ms, which a busy machine may miss with and without ephor
+
+
+def client_results(scenario, revision, directory, env):
+    done = subprocess.run([program("node"), HERE / "node" / "conformance.mjs", "conformance-next", "client", "--command",
+                           f"node {HERE / 'node' / 'conformance_client.mjs'}", "--scenario", scenario, "--spec-version", revision,
+                           "-o", directory], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=50 * SLOW,
+                          env={**os.environ, "NO_COLOR": "1", **env})
+    found = [check for path in directory.glob("*/checks.json") for check in json.loads(path.read_text())]
+    assert found, done.stdout[-2000:] + done.stderr[-2000:]
+    return collections.Counter((check["id"], check["status"]) for check in found if check["status"] != "INFO" and check["id"] != TIMED)
+
+
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("revision, scenario", [(r, s) for r, scenarios in CLIENT_SCENARIOS.items() for s in scenarios])
+def test_what_the_suite_sees_of_a_client_is_the_same_through_ephor(tmp_path, revision, scenario):
+    """The suite starts server and client itself; the client puts an ephor of its own in between."""
+    direct = client_results(scenario, revision, tmp_path / "direct", {})
+    assert "SUCCESS" in (said := {status for _, status in direct}) and said <= {"SUCCESS", "SKIPPED"}
+    binary = os.environ.get("EPHOR_BIN", str(ROOT / "build" / "release" / "ephor"))
+    (tmp_path / "ephor").mkdir()
+    through = client_results(scenario, revision, tmp_path / "through", {"EPHOR_BIN": os.path.abspath(binary), "EPHOR_DIR": str(tmp_path / "ephor")})
+    assert list((tmp_path / "ephor").glob("*.yaml")), "it went through ephor"
+    assert through == direct
