@@ -149,11 +149,14 @@ void ep_lua_owner_free(struct ep_lua *l, uint32_t owner)
 static void begin_cycle(struct ep_lua *l)
 {
     l->in_cycle = true;
-    for (uint32_t i = 0; i < l->n_owners; i++)
+    for (uint32_t i = 0; i < l->n_owners; i++) {
         l->owners[i].made_before = l->owners[i].made;
+        l->owners[i].whole = true; /* loading is one run, and cycles begin between runs */
+    }
 }
 
-/* What was there when the cycle began and still is. What was made meanwhile may be garbage. */
+/* What was there when the cycle began and still is, at least: what was made meanwhile may be garbage, and some of that went
+ * in the cycle already. */
 static size_t live(const struct ep_lua_owner *o)
 {
     size_t made = o->made - o->made_before;
@@ -205,11 +208,11 @@ static void end_cycle(struct ep_lua *l)
         struct ep_lua_owner *o = &l->owners[i];
         size_t own = live(o);
         all += own;
-        if (!i || !o->renew)
+        if (!i || !o->renew || !o->whole)
             continue;
         own -= EP_MIN(own, o->held);
-        if (!o->held || o->loaded == SIZE_MAX)
-            o->loaded = EP_MIN(o->loaded, own);
+        if (o->loaded == SIZE_MAX)
+            o->loaded = o->bytes; /* and some garbage: rather too much than too little */
         o->kept = own > o->loaded ? own - o->loaded : 0;
         kept += o->kept;
     }

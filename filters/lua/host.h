@@ -97,6 +97,7 @@ struct ep_lua_owner {
     size_t made_before;  /* when the cycle began */
     size_t loaded;       /* after it was loaded; SIZE_MAX: not known yet */
     size_t held;         /* at most, by runs that wait */
+    bool whole;          /* it was loaded when the cycle began */
     size_t kept;         /* by the end of the last cycle, beyond what it loaded */
 };
 

@@ -104,6 +104,12 @@ static void count(struct ep_policy_set *set, bool denied, bool failed)
         ep_cell_add(&t->denied, 1);
 }
 
+/* What the constitution's policies do says nothing of the version of the operator's. */
+static bool fails(const struct ep_policy *p, const struct ep_policy_verdict *v)
+{
+    return v->decision >= EP_POLICY_ERROR && !p->constitutional;
+}
+
 /* --- going through the policies --- */
 
 enum going { PASSED, REFUSED, WAITS };
@@ -170,8 +176,10 @@ static void ask_for_plain_events(const struct ep_policy_set *set, struct ep_stre
 
 static enum going take_call(struct ep_policy_set *set, struct ep_stream *s, struct state *state, struct ep_policy_verdict *v)
 {
-    state->failed |= v->decision >= EP_POLICY_ERROR;
-    if (v->refuse)
+    const struct ep_policy *p = set->v[state->at];
+
+    state->failed |= fails(p, v);
+    if (v->refuse && !p->constitutional)
         count(set, true, state->failed);
     if (EP_UNLIKELY(state->record && !v->wait)) {
         ep_record_decision(state->record, set->v[state->at], state->number, v);
@@ -193,7 +201,7 @@ static enum going judge_calls(struct ep_policy_set *set, struct ep_stream *s, st
             ep_policy_judge(set, set->v[i], s, c, EP_POLICY_CALL, NULL, &now, &v);
             if (v.matched)
                 state->matched[i / 64] |= 1ull << (i % 64);
-            state->failed |= v.decision >= EP_POLICY_ERROR;
+            state->failed |= fails(set->v[i], &v);
             if (EP_UNLIKELY(v.wait || v.refuse)) {
                 state->at = i;
                 state->call = c;

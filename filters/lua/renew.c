@@ -44,6 +44,7 @@ void ep_policy_renew(void *policy)
     struct ep_lua *l = p->set->lua;
     struct ep_policy_set scratch = {.lua = l, .bundle = p->set->bundle, .file = p->file.p, .text = p->text};
     lua_State *L = l->L;
+    struct ep_policy_set *loading = l->loading; /* it may be between two files */
     int top = lua_gettop(L);
 
     ep_chunk_pool_init(&scratch.chunks, 0);
@@ -63,7 +64,7 @@ void ep_policy_renew(void *policy)
         struct ep_str e = ep_lua_error(L);
         ep_fail("policy", "%.*s can't be loaded anew, and refuses what it matches: %.*s", EP_STR_ARG(p->name), EP_STR_ARG(e));
     }
-    l->loading = NULL;
+    l->loading = loading;
     lua_settop(L, top);
     EP_LIST_FOREACH(node, &scratch.defined)
     {

@@ -17,18 +17,17 @@ uint64_t ep_policy_watch_tick(const struct ep_policies_rollback *limits)
 }
 
 void ep_policy_watch_begin(struct ep_policy_watch *w, const struct ep_policies_rollback *limits,
-                           const struct ep_policy_totals *now, uint64_t now_ns, bool compare)
+                           const struct ep_policy_totals *came, uint64_t now_ns, bool compare)
 {
-    struct ep_policy_totals before = minus(now, w->n ? &w->samples[0].totals : &w->at);
+    struct ep_policy_totals before = w->n ? minus(came, &w->samples[0].totals) : *came;
 
     if (limits && before.requests < (uint64_t)limits->minimum)
-        before = minus(now, &w->at);
+        before = *came;
     if (limits && before.requests < (uint64_t)limits->minimum)
         before = (struct ep_policy_totals){0};
     *w = (struct ep_policy_watch){
         .watching = compare && limits,
         .since_ns = now_ns,
-        .at = *now,
         .errors = share(before.failed, before.requests),
         .denials = share(before.denied, before.requests),
     };
@@ -48,12 +47,10 @@ static void sample(struct ep_policy_watch *w, const struct ep_policies_rollback 
 enum ep_policy_jump ep_policy_watch_look(struct ep_policy_watch *w, const struct ep_policies_rollback *limits,
                                          const struct ep_policy_totals *now, uint64_t now_ns)
 {
-    struct ep_policy_totals own = minus(now, &w->at);
-
     sample(w, limits, now, now_ns);
-    w->errors_now = share(own.failed, own.requests);
-    w->denials_now = share(own.denied, own.requests);
-    if (!w->watching || own.requests < (uint64_t)limits->minimum)
+    w->errors_now = share(now->failed, now->requests);
+    w->denials_now = share(now->denied, now->requests);
+    if (!w->watching || now->requests < (uint64_t)limits->minimum)
         return EP_POLICY_JUMP_NONE;
     if (now_ns - w->since_ns >= limits->window_ns)
         w->watching = false; /* after this look */

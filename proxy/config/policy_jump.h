@@ -17,7 +17,6 @@ enum ep_policy_jump { EP_POLICY_JUMP_NONE, EP_POLICY_JUMP_ERRORS, EP_POLICY_JUMP
 struct ep_policy_watch {
     bool watching;
     uint64_t since_ns;           /* when the version in force was taken up */
-    struct ep_policy_totals at;  /* and what the counters were then */
     double errors, denials;      /* shares of the version before */
     double errors_now, denials_now;
     struct {
@@ -27,10 +26,12 @@ struct ep_policy_watch {
     unsigned n;
 };
 
-/* Another version is in force. `compare`: it is new and there was one before; else nothing is watched. */
+/* Another version is in force; `came` is what the one before came to. `compare`: it is new and there was one before; else
+ * nothing is watched. */
 void ep_policy_watch_begin(struct ep_policy_watch *w, const struct ep_policies_rollback *limits,
-                           const struct ep_policy_totals *now, uint64_t now_ns, bool compare);
-/* To be called each tick, at least every ep_policy_watch_tick. Says once that the version does worse. */
+                           const struct ep_policy_totals *came, uint64_t now_ns, bool compare);
+/* To be called each tick, at least every ep_policy_watch_tick, with what the version came to so far. Says once that it does
+ * worse. */
 enum ep_policy_jump ep_policy_watch_look(struct ep_policy_watch *w, const struct ep_policies_rollback *limits,
                                          const struct ep_policy_totals *now, uint64_t now_ns);
 uint64_t ep_policy_watch_tick(const struct ep_policies_rollback *limits);

@@ -189,12 +189,13 @@ static void arrange(struct ep_server *s, const struct ep_config *config, struct 
         give_trials(change->sets[w], change->members, change->n_members);
 }
 
-static struct ep_policy_totals totals_of(const struct ep_server *s)
+/* Of the version in force, or of one `back`. */
+static struct ep_policy_totals totals_of(const struct ep_server *s, unsigned back)
 {
     struct ep_policy_totals sum = {0};
 
     for (unsigned i = 0; i < s->n; i++) {
-        const struct ep_policy_totals *t = &s->serving[i].totals;
+        const struct ep_policy_totals *t = &s->serving[i].totals[(s->serving[i].version + EP_VERSIONS_COUNTED - back) % EP_VERSIONS_COUNTED];
         sum.requests += __atomic_load_n(&t->requests, __ATOMIC_RELAXED);
         sum.denied += __atomic_load_n(&t->denied, __ATOMIC_RELAXED);
         sum.failed += __atomic_load_n(&t->failed, __ATOMIC_RELAXED);
@@ -202,8 +203,8 @@ static struct ep_policy_totals totals_of(const struct ep_server *s)
     return sum;
 }
 
-/* The version in force goes: what it came to is noted with it. */
-static void close_version(struct ep_server *s, const struct ep_policy_totals *now)
+/* The version in force went: what it came to is noted with it. */
+static void close_version(struct ep_server *s, const struct ep_policy_totals *came)
 {
     struct ep_policy_life *l = &s->policies;
     int i = l->bundle ? ep_policy_versions_find(&l->versions, l->bundle->digest) : -1;
@@ -211,9 +212,9 @@ static void close_version(struct ep_server *s, const struct ep_policy_totals *no
     if (i < 0)
         return;
     struct ep_policy_totals *t = &l->versions.v[i].totals;
-    t->requests += now->requests - l->watch.at.requests;
-    t->denied += now->denied - l->watch.at.denied;
-    t->failed += now->failed - l->watch.at.failed;
+    t->requests += came->requests;
+    t->denied += came->denied;
+    t->failed += came->failed;
 }
 
 static void arm(struct ep_server *s)
@@ -234,13 +235,16 @@ static void arm(struct ep_server *s)
 static void install(struct ep_server *s, struct ep_policy_change *change)
 {
     struct ep_policy_life *l = &s->policies;
-    struct ep_policy_totals now = totals_of(s);
+    /* With another constitution the version is the same: it is watched on. */
+    bool same = l->bundle && strcmp(l->bundle->digest, change->bundle->digest) == 0;
+    struct ep_policy_totals before = totals_of(s, 1);
     /* The constitution's policies alone are no version that one could go back to, or be compared with. */
     bool kept = of_directory(s->config);
     bool accepted = kept && strcmp(change->result, "accepted") == 0;
     bool compare = accepted && l->bundle && l->bundle->n_policies > 0;
 
-    close_version(s, &now);
+    if (!same)
+        close_version(s, &before);
     ep_policy_bundle_unref(l->bundle);
     ep_policy_members_free(l->members, l->n_members);
     l->bundle = ep_policy_bundle_ref(change->bundle);
@@ -255,7 +259,8 @@ static void install(struct ep_server *s, struct ep_policy_change *change)
     }
     if (kept)
         ep_policy_versions_set(&l->versions, l->bundle->digest, l->over);
-    ep_policy_watch_begin(&l->watch, s->config->policies.rollback, &now, ep_clock_ns(), compare);
+    if (!same)
+        ep_policy_watch_begin(&l->watch, s->config->policies.rollback, &before, ep_clock_ns(), compare);
     ep_info("policy", "%u policies %s by %s: version %.12s", l->n_members, change->result, change->by,
             l->bundle->digest);
     ep_stats_add(shard(s), EP_METRIC_POLICY_RELOADS, EP_LABELS(ep_str(change->result)), 1);
@@ -533,7 +538,7 @@ bool ep_server_policies_rollback(struct ep_server *s, unsigned steps, const char
 static void compare(struct ep_server *s, const struct ep_policies_rollback *limits)
 {
     struct ep_policy_life *l = &s->policies;
-    struct ep_policy_totals totals = totals_of(s);
+    struct ep_policy_totals totals = totals_of(s, 0);
     enum ep_policy_jump jump = ep_policy_watch_look(&l->watch, limits, &totals, ep_clock_ns());
     int now = ep_policy_versions_find(&l->versions, l->bundle->digest);
     const char *reason = jump == EP_POLICY_JUMP_ERRORS ? "errors" : "denials";

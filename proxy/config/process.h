@@ -13,6 +13,8 @@
 #include "filter/limiter.h"
 #include "filter/memory.h"
 
+#define EP_VERSIONS_COUNTED 4u
+
 /* One worker and what it serves. Owned by its thread, from start to join. */
 struct ep_serving {
     struct ep_worker worker;
@@ -24,7 +26,10 @@ struct ep_serving {
     struct ep_audit_ear *ear;
     struct ep_span_export *spans;
     struct ep_policy_set *policies, *next_policies; /* of `worker.view` and `next`; NULL: none */
-    struct ep_policy_totals totals;                 /* of all sets this worker had; read by the main thread */
+    /* By version of the operator's policies, the present one at `version`: what still runs in an older one counts there.
+     * Read by the main thread, which alone starts what changes them. */
+    struct ep_policy_totals totals[EP_VERSIONS_COUNTED];
+    unsigned version;
     struct ep_list slots;
     struct ep_timer sweep;
     atomic_int stage_done; /* enum ep_drain_stage */

@@ -10,6 +10,7 @@
 
 #include "config/process.h"
 #include "http_call.h"
+#include "lua/bundle.h"
 #include "span_export.h"
 
 #define SWEEP_NS      (50 * EP_MS)
@@ -83,14 +84,24 @@ void ep_serving_abort(struct ep_serving *v, void *attempt, unsigned index)
         ep_view_restore(v, attempt);
 }
 
+/* The same version may come with another constitution: then its count goes on. */
+static bool same_version(const struct ep_policy_set *a, const struct ep_policy_set *b)
+{
+    return a && b && a->bundle && b->bundle && strcmp(a->bundle->digest, b->bundle->digest) == 0;
+}
+
 static void take_policies(struct ep_serving *v, const struct ep_config *config)
 {
     struct ep_policy_set *old = v->policies;
 
     v->policies = v->next_policies;
     v->next_policies = NULL;
+    if (!same_version(old, v->policies)) {
+        v->version = (v->version + 1) % EP_VERSIONS_COUNTED;
+        v->totals[v->version] = (struct ep_policy_totals){0};
+    }
     if (v->policies) {
-        ep_policy_set_adopt(v->policies, &v->totals);
+        ep_policy_set_adopt(v->policies, &v->totals[v->version]);
         ep_policy_set_configure(v->policies, &config->policies);
     }
     if (old)

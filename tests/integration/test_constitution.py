@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import pathlib
 
 import pki
 import pytest
@@ -239,6 +240,40 @@ def test_no_rollback_leads_to_the_constitution_alone(ephor, h1_server, bundle, p
     assert wire1.get(proxy.port, "/ops").status == 403
     assert proxy.admin("/policies/rollback", "POST")[0] == 409, "there is no version without the operator's policies"
     assert wire1.get(proxy.port, "/ops").status == 403 and wire1.get(proxy.port, "/shell").status == 403
+
+
+def test_what_the_constitution_refuses_takes_no_version_of_the_policies_back(ephor, h1_server, bundle, policies):
+    text, upstream, directory = bundle(), h1_server().port, policies(operators=OPERATORS)
+
+    def settings():
+        return config(upstream, None, {"protocol": "http/1.1"}, constitution={"hash": HASH, "bundle": str(text)},
+                      policies={"directory": str(directory), "rollback": {"window": "60s", "minimum": 20}})
+
+    def told():
+        return json.loads(proxy.admin("/policies")[1])
+
+    def drive(path, status):
+        for _ in range(30):
+            assert wire1.get(proxy.port, path).status == status
+
+    proxy = ephor(settings())
+    drive("/good", 200)
+    pathlib.Path(directory, "operators.lua").write_text(OPERATORS.replace("/ops", "/other"))
+    until(lambda: wire1.get(proxy.port, "/other").status == 403, "the new version")
+    drive("/shell", 403)  # the constitution's
+    assert told()["compared"] is True
+    bundle(policy=NO_SHELL.replace("/shell", "/worse"))
+    proxy.reload(settings())
+    until(lambda: wire1.get(proxy.port, "/worse").status == 403, "the constitution's new text")
+    assert told()["compared"] is True, "another constitution ends no comparison"
+    drive("/worse", 403)
+    drive("/good", 200)
+    assert told()["rolled_back"] is False and told()["compared"] is True
+    for _ in range(30):
+        wire1.get(proxy.port, "/other")  # the operator's: half of what they were asked
+    until(lambda: told()["rolled_back"], "the version before")
+    assert wire1.get(proxy.port, "/ops").status == 403 and wire1.get(proxy.port, "/worse").status == 403
+    assert proxy.metric("ephor_policy_rollbacks_total", reason="denials") == 1
 
 
 def test_another_text_than_the_pinned_one_is_never_loaded(constitutional, bundle):

@@ -125,6 +125,34 @@ static void test_who_keeps_too_much_begins_anew_and_nobody_else(void **state)
     stream_fini(&f);
 }
 
+static void test_what_is_loaded_is_not_kept(void **state)
+{
+    struct play *p = *state;
+    struct fake_stream f;
+    char name[32], text[512];
+
+    for (int i = 0; i < 60; i++) { /* some MiB, and the collector works while they are loaded */
+        snprintf(name, sizeof name, "p%02d.lua", i);
+        snprintf(text, sizeof text, "local a, b = require 'ephor.match', require 'ephor.jwt'\n" HEAD
+                 "name = 'p%d', call = function(c) local t = {a, b} for i = 1, 300 do t[i] = {i} end end }", i);
+        play_file(p, name, text);
+    }
+    struct ep_policy_set *set = load(p);
+    assert_int_equal(set->n, 60);
+    assert_true(set->lua->bytes > (size_t)2 << 20);
+    stream_init(&f, p);
+    for (int i = 0; i < 200; i++) {
+        assert_int_equal(call(&f), EP_NEXT);
+        while (turn(p))
+            ;
+    }
+    for (unsigned i = 0; i < set->n; i++) {
+        assert_int_equal(renewed(p, set->v[i]->name.p), 0);
+        assert_true(set->lua->owners[set->v[i]->owner].kept < 65536);
+    }
+    stream_fini(&f);
+}
+
 static void test_garbage_is_not_kept(void **state)
 {
     struct play *p = *state;
@@ -290,6 +318,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_a_table_that_takes_long_to_traverse_is_not_loaded),
         TEST(test_who_keeps_too_much_begins_anew_and_nobody_else),
+        TEST(test_what_is_loaded_is_not_kept),
         TEST(test_garbage_is_not_kept),
         TEST(test_one_that_can_not_be_loaded_anew_refuses),
         TEST(test_a_long_run_goes_on_turn_by_turn),
