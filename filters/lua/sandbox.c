@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "lua/bundle.h"
+#include "lua/compiled.h"
 #include "lua/embedded.h"
 #include "lua/guards.h"
 #include "lua/object.h"
@@ -105,7 +106,7 @@ void ep_lua_compile(lua_State *L, struct ep_str text, const char *chunk, int env
     env = lua_absindex(L, env);
     if (text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0)
         text = ep_str_n(text.p + 3, text.n - 3);
-    if (luaL_loadbufferx(L, text.n ? text.p : "", text.n, chunk, "t") != LUA_OK)
+    if (ep_lua_compiled_load(ep_lua_of(L)->worker->compiled, L, text, chunk) != LUA_OK)
         lua_error(L);
     lua_pushvalue(L, env);
     if (!lua_setupvalue(L, -2, 1)) /* _ENV; a chunk that uses no global has none */

@@ -15,6 +15,8 @@
 
 #define EP_VERSIONS_COUNTED 4u
 
+struct ep_lua_compiled;
+
 /* One worker and what it serves. Owned by its thread, from start to join. */
 struct ep_serving {
     struct ep_worker worker;
@@ -66,6 +68,7 @@ struct ep_server {
     struct ep_pinned *pinned;
     struct ep_audit *audit;
     struct ep_limiter *limiter; /* buckets of the filter ratelimit; outlives configurations */
+    struct ep_lua_compiled *compiled;
     struct ep_memory *memory; /* what policies remember; outlives configurations */
     uint64_t generation, digest;
     uint64_t started_wall_ns, accepted_wall_ns, rejected_wall_ns, constitution_wall_ns;

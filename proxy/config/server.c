@@ -11,6 +11,7 @@
 #include "config/binds.h"
 #include "config/process.h"
 #include "filter/pinned.h"
+#include "lua/compiled.h"
 
 #define GAUGES_NS (100 * EP_MS)
 
@@ -96,6 +97,7 @@ struct ep_server *ep_server_new(const char *path, struct ep_config *config, stru
     s->path = ep_strdup(path);
     s->config = config;
     s->memory = ep_memory_new();
+    s->compiled = ep_lua_compiled_new();
     s->limiter = ep_limiter_new(EP_LIMITER_SLOTS);
     s->pinned = ep_pinned_new();
     s->signal_fd = -1;
@@ -172,6 +174,7 @@ void ep_server_free(struct ep_server *s)
     if (s->audit)
         ep_audit_free(s->audit);
     ep_memory_free(s->memory);
+    ep_lua_compiled_free(s->compiled);
     ep_limiter_free(s->limiter);
     ep_identity_unref(s->identity);
     ep_egress_unref(s->egress); /* with the last view: the CA's key is overwritten */

@@ -308,6 +308,7 @@ bool ep_serving_init(struct ep_serving *v, struct ep_server *s, unsigned index, 
         return false;
     v->worker.owner = s;
     v->worker.memory = s->memory;
+    v->worker.compiled = s->compiled;
     v->worker.limiter = s->limiter;
     v->worker.stats = s->shards[index];
     v->ear = ep_audit_ear_new(&v->worker);

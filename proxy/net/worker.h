@@ -53,6 +53,7 @@ struct ep_worker {
     void *http_calls;              /* requests that filters make by themselves; owned by filters/http_call.c */
     void *resolver;                /* upstream's DNS of this worker */
     void *limiter;                 /* struct ep_limiter of the process (filter/limiter.h); shared, by atomics */
+    void *compiled;                /* Lua's compiled chunks of the process (lua/compiled.h); shared and locked inside; NULL: none */
     void *memory;                  /* struct ep_memory of the process (filter/memory.h); shared and locked inside */
     void *audit;                   /* observe's audit of the process; shared and locked inside */
     struct ep_list unsettled;      /* streams whose audit record is on its way to the disk (filter/decision.h) */
