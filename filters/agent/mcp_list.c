@@ -62,7 +62,8 @@ struct ep_str ep_mcp_key(struct ep_str raw, char room[EP_MCP_KEY_MAX])
     return ep_str_n(room, ep_json_plain(ep_str_n(raw.p - 1, raw.n + 2), room, EP_MCP_KEY_MAX));
 }
 
-/* DOUBTFUL: another key to us, and the same one to a parser without case. Go folds letters of Unicode too. */
+/* DOUBTFUL: another key to us, and the same one to a parser without case. To Go's, the long s (U+017F) is an s and the
+ * Kelvin sign (U+212A) a k: a key with one of these is doubtful whatever it says. */
 static enum key key_is(struct ep_str key, const char *wanted)
 {
     char room[EP_MCP_KEY_MAX];
@@ -70,9 +71,8 @@ static enum key key_is(struct ep_str key, const char *wanted)
     key = ep_mcp_key(key, room);
     if (ep_str_eq(key, ep_str(wanted)))
         return KEY_SAME;
-    for (size_t i = 0; i < key.n; i++)
-        if ((unsigned char)key.p[i] >= 0x80)
-            return KEY_DOUBTFUL;
+    if (ep_str_search(key, EP_STR("\xc5\xbf")) >= 0 || ep_str_search(key, EP_STR("\xe2\x84\xaa")) >= 0)
+        return KEY_DOUBTFUL;
     return ep_str_caseeq(key, ep_str(wanted)) ? KEY_DOUBTFUL : KEY_OTHER;
 }
 
@@ -204,13 +204,24 @@ static struct ep_str apply(const struct edit *e, struct ep_str text)
     return ep_str_n(out, (size_t)(at - out));
 }
 
+/* Whether a lenient reader might find a list in it. */
+static bool mentions_lists(struct ep_str text)
+{
+    static const char *const marks[] = {"tools", "prompts", "resource", "\\u"};
+
+    for (size_t i = 0; i < EP_COUNT(marks); i++)
+        if (memmem(text.p, text.n, marks[i], strlen(marks[i])))
+            return true;
+    return false;
+}
+
 enum ep_mcp_edit ep_mcp_list_edit(struct ep_str text, const struct ep_scan *json, ep_mcp_keep *keep, void *user,
                                   struct ep_arena *arena, struct ep_str *out)
 {
     struct edit e = {.keep = keep, .user = user, .arena = arena};
 
     e.last = &e.first;
-    if (json->duplicate)
+    if (json->duplicate && mentions_lists(text))
         return EP_MCP_UNREADABLE;
     for (const struct ep_scan_message *m = json->first; m; m = m->next)
         if (m->ambiguous || (m->result.kind == EP_SCAN_OBJECT && !edit_result(&e, ep_agent_str(m->result.raw))))

@@ -110,6 +110,9 @@ static void test_edits(void **state)
         {RESULT("\"\\u0054ools\":[]"), "", 0},
         {RESULT("\"tool\xc5\xbf\":[]"), "", 0},
         {RESULT("\"tools\":[{\"NAME\":\"x\"}]"), "", 0},
+        {RESULT("\"tools\":[{\"gr\xc3\xb6\xc3\x9f""e\":1,\"name\":\"x\"}]"), RESULT("\"tools\":[]"), 1}, /* a letter, and no trick */
+        {"{\"method\":\"notifications/x\",\"params\":{\"a\":1,\"a\":2}}", SAME, 0}, /* no list, whoever reads it */
+        {"{\"id\":1,\"result\":{\"tools\":[]},\"result\":{}}", "", 0},
         {"{\"id\":1,\"Result\":{\"tools\":[]}}", "", 0},
     };
     struct stage *st = *state;
