@@ -27,10 +27,11 @@ namespace
 constexpr size_t keep_bytes = 256 * 1024; /* a parser that grew beyond this is dropped after use */
 constexpr size_t few_keys = 8;            /* up to here each is compared with each */
 
-enum level { MESSAGE, PARAMS, META, ROUTING, OTHER };
+enum level { MESSAGE, PARAMS, META, ROUTING, A2A_MESSAGE, A2A_METADATA, REQUEST_METADATA, OTHER };
 
-/* Who must not mistake a key for another that equals it but for case: nobody, the judges of calls, those of models. */
-enum guard { NONE, CALL, MODEL };
+/* Who must not mistake a key for another that equals it but for case: nobody, the judges of calls, those of models, of
+ * Agent2Agent. */
+enum guard { NONE, CALL, MODEL, A2A };
 
 /* Keys that are captured. `guarded`: a key that equals it but for case makes the object ambiguous to those. */
 struct slot {
@@ -68,7 +69,7 @@ constexpr slot message_slots[] = {
     {"n", AT(choices), MODEL, OTHER},
     {"user", AT(user), MODEL, OTHER},
     {"safety_identifier", AT(safety_identifier), MODEL, OTHER},
-    {"metadata", AT(metadata), MODEL, OTHER},
+    {"metadata", AT(metadata), MODEL, REQUEST_METADATA},
     {"previous_response_id", AT(previous_response_id), MODEL, OTHER},
     {"conversation", AT(conversation), MODEL, OTHER},
     {"requests", AT(requests), MODEL, OTHER},
@@ -88,6 +89,9 @@ constexpr slot message_slots[] = {
     {"content", AT(content), NONE, OTHER},
     {"payload", AT(payload), NONE, OTHER},
     {"routing", not_kept, NONE, ROUTING},
+
+    {"message", AT(a2a_message), NONE, A2A_MESSAGE},
+    {"request", AT(a2a_message), NONE, A2A_MESSAGE},
 };
 
 constexpr slot params_slots[] = {
@@ -97,6 +101,12 @@ constexpr slot params_slots[] = {
     {"taskId", AT(task_id), NONE, OTHER},
     {"protocolVersion", AT(protocol_version), NONE, OTHER},
     {"_meta", not_kept, CALL, META},
+    {"id", AT(a2a_id), A2A, OTHER},
+    {"task_id", AT(a2a_task_id), NONE, OTHER},
+    {"contextId", AT(list_context_id), A2A, OTHER},
+    {"context_id", AT(list_context_id), A2A, OTHER},
+    {"message", AT(a2a_message), A2A, A2A_MESSAGE},
+    {"metadata", not_kept, A2A, REQUEST_METADATA},
 };
 
 constexpr slot meta_slots[] = {
@@ -106,6 +116,26 @@ constexpr slot meta_slots[] = {
 constexpr slot routing_slots[] = {
     {"source_agent_id", AT(source_agent_id), NONE, OTHER},
     {"target_agent_id", AT(target_agent_id), NONE, OTHER},
+};
+
+/* Protobuf's JSON may have its fields by either name. */
+constexpr slot a2a_message_slots[] = {
+    {"taskId", AT(message_task_id), A2A, OTHER}, {"task_id", AT(message_task_id), A2A, OTHER},
+    {"contextId", AT(context_id), A2A, OTHER},   {"context_id", AT(context_id), A2A, OTHER},
+    {"parts", AT(parts), A2A, OTHER},            {"content", AT(message_content), A2A, OTHER},
+    {"metadata", not_kept, A2A, A2A_METADATA},
+};
+
+constexpr slot a2a_metadata_slots[] = {
+    {"skill", AT(skill), A2A, OTHER},
+    {"skillId", AT(skill), A2A, OTHER},
+    {"skill_id", AT(skill), A2A, OTHER},
+};
+
+constexpr slot request_metadata_slots[] = {
+    {"skill", AT(request_skill), A2A, OTHER},
+    {"skillId", AT(request_skill), A2A, OTHER},
+    {"skill_id", AT(request_skill), A2A, OTHER},
 };
 
 struct slots {
@@ -118,6 +148,9 @@ constexpr slots slots_of[] = {
     {params_slots, sizeof params_slots / sizeof params_slots[0]},
     {meta_slots, sizeof meta_slots / sizeof meta_slots[0]},
     {routing_slots, sizeof routing_slots / sizeof routing_slots[0]},
+    {a2a_message_slots, sizeof a2a_message_slots / sizeof a2a_message_slots[0]},
+    {a2a_metadata_slots, sizeof a2a_metadata_slots / sizeof a2a_metadata_slots[0]},
+    {request_metadata_slots, sizeof request_metadata_slots / sizeof request_metadata_slots[0]},
     {nullptr, 0},
 };
 
@@ -300,8 +333,11 @@ bool walk::object(ondemand::object o, level l, ep_scan_message *m, unsigned dept
                 inside = x->inside;
                 if (x->offset != not_kept)
                     into = reinterpret_cast<ep_scan_value *>(reinterpret_cast<char *>(m) + x->offset);
+                m->ambiguous_a2a |= into && into->kind;
             } else if (like && like->guarded == MODEL) {
                 m->ambiguous_model = true;
+            } else if (like && like->guarded == A2A) {
+                m->ambiguous_a2a = true;
             } else if (like) {
                 (l == MESSAGE ? m->ambiguous : m->ambiguous_params) = true;
                 m->ambiguous_method |= l == MESSAGE && (like->offset == AT(method) || like->offset == AT(jsonrpc));

@@ -8,6 +8,7 @@
  * why the body itself was not read. A decision is always by the body; headers that name the call are only compared with
  * it. DESIGN.md section 9, AGENTS.md section 8. */
 #include "agent/agent.h"
+#include "agent/grpc.h"
 
 #include <stdlib.h>
 
@@ -27,6 +28,7 @@ struct state {
     struct ep_agent_head head;
     const struct ep_agent_protocol *claimed; /* by the head; NULL: nobody */
     bool asked;                              /* for the whole body */
+    bool message;                            /* which is one of gRPC */
     bool begun;                              /* the first byte of a body that passes was seen */
     struct ep_agent_live *live;              /* of a response of events; NULL: it is none */
 };
@@ -84,6 +86,7 @@ static void take_accept(struct ep_call *c, struct ep_agent_head *h, struct ep_st
         struct ep_str type = ep_media_type(item);
         h->names_json |= ep_str_caseeq(type, EP_STR("application/json"));
         h->names_sse |= ep_str_caseeq(type, EP_STR("text/event-stream"));
+        h->names_a2a |= ep_str_caseeq(type, EP_STR("application/a2a+json"));
     }
 }
 
@@ -136,6 +139,9 @@ static void read_head(struct ep_stream *s, struct ep_agent_head *h)
             break;
         case EP_HDR_MCP_NAME:
             h->mcp_name = value;
+            break;
+        case EP_HDR_A2A_VERSION:
+            h->a2a_version = ep_str_trim(value);
             break;
         case EP_HDR_ANTHROPIC_VERSION:
             h->anthropic_version = value;
@@ -274,10 +280,12 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
     }
     if (claim == EP_AGENT_HEAD)
         return judge(s);
-    if (claim == EP_AGENT_MESSAGE)
-        return ask(s, state);
     if (end && !s->tunnel)
         return blind(s, EP_VISIBLE_FULL, EP_BLIND_NOT);
+    if (claim == EP_AGENT_MESSAGE) {
+        state->message = true;
+        return ask(s, state);
+    }
     if (!h->post && !s->tunnel) /* no protocol calls by PUT: plain HTTP for sure, though its body isn't read */
         return blind(s, EP_VISIBLE_FULL, EP_BLIND_STREAMED);
     why = unreadable(s, h);
@@ -353,18 +361,42 @@ static bool is_plain_text(struct ep_str text)
 }
 
 /* A body that was not asked for. What said by its head that it is gRPC was judged by that: it must begin like gRPC (a
- * flag of 0 or 1), so that no JSON goes by under that name to a server that doesn't look at types. */
+ * flag of 0 or 1, in base64 an A), so that no JSON goes by under that name to a server that doesn't look at types. */
 static enum ep_step pass(struct ep_stream *s, struct state *state, struct ep_body *b)
 {
     const struct ep_slice *first = ep_body_front(b);
+    struct ep_str type = state->head.content_type;
+    bool text = false;
 
     if (state->begun || !first || !first->n)
         return EP_NEXT;
     state->begun = true;
-    if (!state->claimed || state->claimed->how.refuse != ep_grpc_refuse || first->p[0] <= 1)
+    if (!state->claimed || (!ep_grpc_is_type(type) && !ep_grpc_is_web_type(type, &text)) ||
+        (text ? first->p[0] == 'A' : first->p[0] <= EP_GRPC_COMPRESSED))
         return EP_NEXT;
     ep_agent_bad_request(s, "agent.malformed", EP_STR("this is no gRPC message"), 0);
     return EP_REPLIED;
+}
+
+/* A body that is one message of gRPC: read by its protocol. */
+static enum ep_step read_message(struct ep_stream *s, struct state *state, struct ep_body *b)
+{
+    struct ep_str body = ep_agent_body(s, b), text;
+    enum ep_agent_verdict verdict = EP_AGENT_REFUSED;
+    enum ep_blind_reason why;
+    bool malformed;
+
+    why = ep_grpc_single(&s->request.headers, body, s->chain->config->max_body_bytes, &s->arena, &text, &malformed);
+    if (!malformed && (why || !scanner_of(s)))
+        return blind(s, EP_VISIBLE_HEADERS, why ? why : EP_BLIND_UNKNOWN);
+    s->call.visible = EP_VISIBLE_FULL;
+    s->call.blind = EP_BLIND_NOT;
+    s->call.body = body;
+    if (malformed)
+        ep_agent_bad_request(s, "agent.malformed", EP_STR("this is not one gRPC message"), 0);
+    else
+        verdict = state->claimed->message(s, text, scanner_of(s));
+    return verdict == EP_AGENT_REFUSED ? EP_REPLIED : judge(s);
 }
 
 static enum ep_step request_body(struct ep_stream *s, void *state_, struct ep_body *b, bool end)
@@ -379,12 +411,10 @@ static enum ep_step request_body(struct ep_stream *s, void *state_, struct ep_bo
     if (!end)
         return EP_NEXT;
     state->asked = false;
+    if (state->message)
+        return read_message(s, state, b);
     s->call.visible = EP_VISIBLE_FULL;
     s->call.blind = EP_BLIND_NOT;
-    if (state->claimed && state->claimed->message) {
-        s->call.body = ep_agent_body(s, b);
-        return state->claimed->message(s, s->call.body) == EP_AGENT_REFUSED ? EP_REPLIED : judge(s);
-    }
     if (b->bytes == 0)
         return judge(s);
     if (!scanner_of(s))
@@ -437,8 +467,12 @@ static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end
 {
     struct state *state = state_;
 
+    bool text;
+
     if (EP_UNLIKELY(s->live) && !end)
         state->live = ep_agent_live_new(s);
+    if (EP_UNLIKELY(state->claimed && ep_grpc_is_web_type(state->head.content_type, &text)))
+        s->grpc_web = ep_grpc_web_new(s);
     return EP_NEXT;
 }
 
@@ -448,6 +482,8 @@ static enum ep_step response_body(struct ep_stream *s, void *state_, struct ep_b
 
     if (EP_UNLIKELY(state->live != NULL))
         ep_agent_live_pass(state->live, s, b, end);
+    if (EP_UNLIKELY(s->grpc_web != NULL))
+        ep_grpc_web_pass(s->grpc_web, b);
     return EP_NEXT;
 }
 

@@ -16,9 +16,10 @@ struct ep_agent_head {
     struct ep_str meant;        /* the path as a lenient server may take it (ep_path_meant) */
     struct ep_str content_type;
     struct ep_codings codings; /* of the body */
-    struct ep_str mcp_version, mcp_session, mcp_method, mcp_name, anthropic_version;
+    struct ep_str mcp_version, mcp_session, mcp_method, mcp_name, a2a_version, anthropic_version;
     bool post, end;             /* end: nothing follows the head */
     bool names_json, names_sse; /* Accept does, not by a wildcard: MCP asks for both */
+    bool names_a2a;             /* … application/a2a+json */
     bool coding_unknown;        /* one of the codings, or they are too many */
     bool content_types_differ;  /* two of them, and who knows which one the server takes */
 };
@@ -27,7 +28,7 @@ enum ep_agent_claim {
     EP_AGENT_NO,
     EP_AGENT_HEAD, /* mine, and the head says all there is to see */
     EP_AGENT_BODY, /* mine, and the body says the rest */
-    EP_AGENT_MESSAGE, /* mine, and the one message that the body is says the rest: `message` gets it */
+    EP_AGENT_MESSAGE, /* mine, and the body, which is one message of gRPC, says the rest */
 };
 
 enum ep_agent_verdict { EP_AGENT_NOT_MINE, EP_AGENT_MINE, EP_AGENT_REFUSED };
@@ -38,9 +39,8 @@ struct ep_agent_protocol {
     /* A JSON body that was read whole. `claimed`: the head was this protocol's. May refuse. NULL: not JSON. */
     enum ep_agent_verdict (*body)(struct ep_stream *s, const struct ep_agent_head *h, const struct ep_scan *json,
                                   bool claimed);
-    /* A body that was claimed as EP_AGENT_MESSAGE and read whole; the call is visible in full. May refuse, or say in the call
-     * that it can't be seen. NULL: nothing is claimed so. */
-    enum ep_agent_verdict (*message)(struct ep_stream *s, struct ep_str body);
+    /* The message of a body of gRPC, after EP_AGENT_MESSAGE; MINE or REFUSED. */
+    enum ep_agent_verdict (*message)(struct ep_stream *s, struct ep_str message, struct ep_scanner *scanner);
 };
 
 /* tenant.c: fills call.tenant. False: it is named twice, and the stream was refused. */

@@ -5,7 +5,6 @@
 #include "agent/agent.h"
 #include "agent/bus.h"
 #include "agent/grpc_frame.h"
-#include "filter/chain.h"
 
 #include <stdlib.h>
 
@@ -44,19 +43,13 @@ static struct ep_str number(double d, struct ep_arena *arena)
     return strtod(text.p, NULL) == d ? text : ep_arena_printf(arena, "%.17g", d);
 }
 
-static enum ep_agent_verdict message(struct ep_stream *s, struct ep_str body)
+static enum ep_agent_verdict message(struct ep_stream *s, struct ep_str text, struct ep_scanner *scanner)
 {
     struct ep_arena *arena = &s->arena;
     struct ep_call *c = &s->call;
     struct ep_bus_message m;
-    struct ep_str text;
-    bool malformed;
 
-    c->blind = ep_grpc_single(&s->request.headers, body, s->chain->config->max_body_bytes, arena, &text, &malformed);
-    if (malformed)
-        return ep_agent_bad_request(s, "agent.malformed", EP_STR("this is not one gRPC message"), 0);
-    if (c->blind != EP_BLIND_NOT)
-        return EP_AGENT_MINE;
+    (void)scanner;
     if (!ep_bus_decode(text, &m))
         return ep_agent_bad_request(s, "agent.malformed", EP_STR("this is no message of the agent bus"), 0);
     c->method = name_or_number(ep_bus_type(m.message_type), m.message_type, arena);

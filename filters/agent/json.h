@@ -58,11 +58,15 @@ struct ep_scan_message {
     struct ep_scan_value message_type, message_id, conversation_id, priority, impact_score, tenant_id, constitutional_hash;
     struct ep_scan_value from_agent, sender_id, sender, to_agent, recipient, content, payload;
     struct ep_scan_value source_agent_id, target_agent_id; /* of routing */
+    /* Agent2Agent: of params or of a request that is the body; of its message; "request" is 0.3's other name for that */
+    struct ep_scan_value a2a_id, a2a_task_id, list_context_id, a2a_message, request_skill;
+    struct ep_scan_value message_task_id, context_id, parts, message_content, skill;
     bool is_object;                                              /* an element of a batch may be anything */
     bool ambiguous;        /* "Params" for "params" among the members of JSON-RPC … */
     bool ambiguous_method; /* … and it was "method" or "jsonrpc", which alone make a message of it */
     bool ambiguous_params; /* … or "Name" for "name" among the judged ones of params */
     bool ambiguous_model;  /* … or "Model" for "model" among those of a language model */
+    bool ambiguous_a2a;    /* … or "Parts" for "parts" of Agent2Agent; or one member under two of its names */
     struct ep_scan_message *next;
 };
 

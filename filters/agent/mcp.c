@@ -44,7 +44,7 @@ static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head 
     return EP_AGENT_HEAD;
 }
 
-static bool is_known(struct ep_str method, const struct ep_scan_message *m)
+bool ep_mcp_is_method(struct ep_str method)
 {
     static const char *const families[] = {"tools/",       "prompts/",       "resources/",    "completion/",
                                            "logging/",     "notifications/", "roots/",        "sampling/",
@@ -55,7 +55,7 @@ static bool is_known(struct ep_str method, const struct ep_scan_message *m)
     for (size_t i = 0; i < EP_COUNT(families); i++)
         if (ep_str_starts(method, ep_str(families[i])))
             return true;
-    return ep_str_starts(method, EP_STR("tasks/")) && m->task_id.kind; /* A2A has them too, with params.id */
+    return false;
 }
 
 /* message/send, agent/…, and SendMessage of 1.0: Agent2Agent's, though it may come with the same Accept. */
@@ -71,7 +71,7 @@ static bool is_mcp(const struct ep_scan_message *m, const struct ep_agent_head *
 
     if (!m->is_object)
         return false;
-    if (method.n && is_known(method, m))
+    if (ep_mcp_is_method(method) || (ep_str_starts(method, EP_STR("tasks/")) && m->task_id.kind)) /* A2A has tasks too */
         return true;
     return is(&m->jsonrpc, EP_STR("2.0")) && h->names_json && h->names_sse && !is_a2a(method) &&
            (method.n || m->result.kind || m->error.kind);
@@ -210,6 +210,8 @@ static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_hea
         return EP_AGENT_NOT_MINE;
     s->call.version = h->mcp_version;
     s->call.answered_elsewhere = is_answered_elsewhere(s, h);
+    if (h->mcp_session.p)
+        s->call.session = h->mcp_session;
     fill_all(s, json);
     why = malformed(json);
     if (why)

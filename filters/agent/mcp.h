@@ -5,6 +5,8 @@
 #include "agent/json.h"
 #include "filter/stream.h"
 
+/* Whether it is one of MCP's own; tasks/… it has in common with A2A. */
+bool ep_mcp_is_method(struct ep_str method);
 void ep_mcp_refuse(struct ep_stream *s, const struct ep_refusal *r);
 void ep_mcp_refuse_midstream(struct ep_stream *s, const struct ep_refusal *r);
 

@@ -1,6 +1,7 @@
 /* Judging one call by one policy: match, blind, Lua, counting. policy.h has the picture. */
 #include <stdio.h>
 
+#include "agent/parts.h"
 #include "filter/chain.h"
 #include "filter/decision.h"
 #include "lua/object.h"
@@ -63,7 +64,11 @@ struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stre
     case EP_POLICY_URI:
         return c->uri;
     case EP_POLICY_PROMPT:
-        return c->prompt_name.n || !c->to_model ? c->prompt_name : ep_model_prompt(c->to_model, arena_of(s));
+        if (c->parts.n && !c->parts_text.p)
+            c->parts_text = ep_parts_text(c->parts, arena_of(s));
+        return c->parts.n                           ? c->parts_text
+               : c->prompt_name.n || !c->to_model ? c->prompt_name
+                                                    : ep_model_prompt(c->to_model, arena_of(s));
     case EP_POLICY_TOOLS:
     case EP_POLICY_SERVERS:
         return first_of(ep_policy_field_list(f, s, c));

@@ -81,7 +81,7 @@ int ep_policy_delay(lua_State *L);
 int ep_policy_http(lua_State *L);
 #define EP_POLICY_TEST_HTTP "ephor.test.http" /* in the registry: the function of t.http */
 
-/* object_message.c: what calls of language models and messages of the agent bus have beside the common fields. */
+/* object_message.c: what calls of language models and messages of agents have beside the common fields. */
 #define EP_POLICY_MESSAGE_FIELDS(X)                                                                                    \
     X(TOOLS, "tools")                                                                                                  \
     X(SERVERS, "servers")                                                                                              \
@@ -93,13 +93,17 @@ int ep_policy_http(lua_State *L);
     X(PREVIOUS, "previous")                                                                                            \
     X(CONVERSATION, "conversation")                                                                                    \
     X(HASH, "hash")                                                                                                    \
-    X(CLAIMED_TENANT, "claimed_tenant")
+    X(CLAIMED_TENANT, "claimed_tenant")                                                                                \
+    X(CONTEXT, "context")                                                                                              \
+    X(PARTS, "parts")
 enum ep_policy_message_field {
 #define X(id, name) EP_POLICY_MESSAGE_##id,
     EP_POLICY_MESSAGE_FIELDS(X)
 #undef X
         EP_POLICY_MESSAGE_FIELD_COUNT
 };
+/* parts.c: Agent2Agent's, one form for all versions: {kind, text, data, name, media_type, url, bytes, metadata}; nil: none. */
+void ep_policy_push_parts(lua_State *L, const struct ep_call *c);
 void ep_policy_push_message_field(lua_State *L, struct ep_policy_object *o, enum ep_policy_message_field f);
 /* The same of a table, as t.call has them. Raises. */
 void ep_policy_read_message_fields(lua_State *L, int table, struct ep_call *c, struct ep_arena *arena);

@@ -1,4 +1,4 @@
-/* The fields of calls to language models and of the agent bus's messages, as policies see them and as tests and records
+/* The fields of calls to language models, of the agent bus's messages and of Agent2Agent's, as policies see them and as tests and records
  * write them. object.h has the list. */
 #include "lua/object.h"
 
@@ -75,6 +75,12 @@ void ep_policy_push_message_field(lua_State *L, struct ep_policy_object *o, enum
     case EP_POLICY_MESSAGE_CLAIMED_TENANT:
         ep_lua_push_or_nil(L, c->claimed_tenant);
         return;
+    case EP_POLICY_MESSAGE_CONTEXT:
+        ep_lua_push_or_nil(L, c->context);
+        return;
+    case EP_POLICY_MESSAGE_PARTS:
+        ep_policy_push_parts(L, c);
+        return;
     default:
         break;
     }
@@ -135,6 +141,21 @@ static void read_media(lua_State *L, int table, unsigned media[EP_MODEL_MEDIA])
     lua_pop(L, 1);
 }
 
+/* A list of parts, or their JSON. */
+static void read_parts(lua_State *L, int table, struct ep_call *c, struct ep_arena *arena)
+{
+    int type = lua_getfield(L, table, "parts");
+
+    if (type == LUA_TTABLE) {
+        ep_lua_json_encode(L, lua_gettop(L));
+        c->parts = ep_arena_str(arena, ep_lua_check_str(L, -1));
+        lua_pop(L, 1);
+    } else if (type != LUA_TNIL) {
+        c->parts = ep_arena_str(arena, ep_lua_check_str(L, -1));
+    }
+    lua_pop(L, 1);
+}
+
 void ep_policy_read_message_fields(lua_State *L, int table, struct ep_call *c, struct ep_arena *arena)
 {
     c->stream = flag(L, table, "stream");
@@ -142,6 +163,8 @@ void ep_policy_read_message_fields(lua_State *L, int table, struct ep_call *c, s
     c->conversation = text(L, table, "conversation", arena);
     c->hash = text(L, table, "hash", arena);
     c->claimed_tenant = text(L, table, "claimed_tenant", arena);
+    c->context = text(L, table, "context", arena);
+    read_parts(L, table, c, arena);
     if (!ep_str_eq(c->protocol, EP_STR("openai")) && !ep_str_eq(c->protocol, EP_STR("anthropic")))
         return;
     struct ep_model_request *r = EP_ARENA_NEW(arena, struct ep_model_request);

@@ -16,7 +16,7 @@ static const struct {
     uint32_t never;
 } protocols[] = {
     {"mcp", F(MODEL) | F(SERVICE) | BUS | ASKED},
-    {"a2a", BUS | ASKED},
+    {"a2a", F(MODEL) | F(URI) | BUS | ASKED},
     {"grpc", F(TOOL) | F(MODEL) | F(URI) | F(PROMPT) | F(ARGUMENTS) | F(BODY) | F(TASK) | BUS | ASKED},
     {"openai", F(URI) | F(SERVICE) | F(TOOL) | F(ARGUMENTS) | F(TASK) | BUS},
     {"anthropic", F(URI) | F(SERVICE) | F(TOOL) | F(ARGUMENTS) | F(TASK) | BUS},

@@ -342,6 +342,8 @@ static void call(struct ep_recorder *r, const struct ep_call *c, struct ep_arena
     field(r, "conversation", c->conversation);
     field(r, "hash", c->hash);
     field(r, "claimed_tenant", c->claimed_tenant);
+    field(r, "context", c->context);
+    field(r, "parts", c->parts);
     field(r, "priority", c->priority);
     field(r, "impact", c->impact);
     if (c->stream)

@@ -134,8 +134,10 @@ static void redact_call(struct ep_policy_set *set, struct ep_policy *p, struct e
         return;
     if (j.total && !shadow) {
         for (struct ep_call *i = &s->call; i; i = i->next) {
-            if (!redact_part(set, p, s, &j, &i->arguments, v) || !redact_asked(set, p, s, &j, i->to_model, v))
+            if (!redact_part(set, p, s, &j, &i->arguments, v) || !redact_asked(set, p, s, &j, i->to_model, v) ||
+                !redact_part(set, p, s, &j, &i->parts, v))
                 return;
+            i->parts_text = (struct ep_str){NULL, 0};
             i->body = j.result;
         }
         if (!redact_params(set, p, s, &j, v))

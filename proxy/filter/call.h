@@ -16,6 +16,9 @@ enum ep_blind_reason {
 };
 const char *ep_blind_reason_name(enum ep_blind_reason r);
 
+/* What a protocol of several carriers came in; who has one carrier has none. */
+enum ep_binding { EP_BINDING_NONE, EP_BINDING_JSONRPC, EP_BINDING_REST, EP_BINDING_GRPC };
+
 struct ep_call {
     struct ep_str protocol;   /* "mcp", "a2a", "grpc", "openai", "anthropic", "acgs2", "http", "tcp" */
     struct ep_str version;    /* of the protocol: "2025-06-18"; empty: unknown */
@@ -27,6 +30,10 @@ struct ep_call {
     struct ep_str id_raw;     /* the JSON-RPC id's bytes, verbatim, quotes included; empty: a notification */
     struct ep_str impact;     /* raw JSON number, 0.0 to 1.0; empty: none */
     struct ep_str arguments;  /* raw JSON; empty: none */
+    struct ep_str context;    /* A2A: what the task belongs to */
+    struct ep_str parts;      /* A2A: of the message, raw JSON, as its version has them; empty: none */
+    struct ep_str parts_text; /* their text, made when it is first asked for */
+    enum ep_binding binding;
     struct ep_model_request *to_model; /* what a language model is asked; NULL: this is for none */
     struct ep_str priority;   /* of a message of the agent bus: low, normal, high, critical; empty: none */
     struct ep_str recipient, conversation, hash; /* of such a message: to whom, of what, the constitution it names */

@@ -71,6 +71,7 @@ struct ep_tag {
 
 #define EP_STREAM_MAX_FILTERS 24
 
+struct ep_grpc_web;
 struct ep_stream {
     uint32_t magic;
     struct ep_worker *worker;
@@ -131,6 +132,7 @@ struct ep_stream {
     bool down_over;                     /* the downstream leg gave up */
     bool timed;                         /* this stream's filters are measured one by one */
     bool live;                          /* the response is server-sent events: no request or idle time ends it */
+    struct ep_grpc_web *grpc_web;       /* where such a response stands (agent/grpc.h); NULL: it is none */
     bool midway;                        /* the response ends by last_words, behind what has passed */
     struct ep_str last_words;
     uint64_t event_ns;                  /* when the last event passed; 0: none yet */

@@ -139,13 +139,18 @@ static void string(struct ep_json *j, struct ep_str s)
     put(j, "\"", 1);
 }
 
-void ep_json_key(struct ep_json *j, const char *key)
+void ep_json_name(struct ep_json *j, struct ep_str key)
 {
     assert(!j->after_key);
     lead(j);
-    string(j, ep_str(key));
+    string(j, key);
     put(j, ":", 1);
     j->after_key = true;
+}
+
+void ep_json_key(struct ep_json *j, const char *key)
+{
+    ep_json_name(j, ep_str(key));
 }
 
 void ep_json_str(struct ep_json *j, struct ep_str s)

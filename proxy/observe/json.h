@@ -21,6 +21,7 @@ void ep_json_object_end(struct ep_json *j);
 void ep_json_array(struct ep_json *j);
 void ep_json_array_end(struct ep_json *j);
 void ep_json_key(struct ep_json *j, const char *key);
+void ep_json_name(struct ep_json *j, struct ep_str key); /* the same, of a key from elsewhere */
 void ep_json_str(struct ep_json *j, struct ep_str s);
 void ep_json_z(struct ep_json *j, const char *z); /* null when NULL */
 void ep_json_int(struct ep_json *j, int64_t v);

@@ -279,9 +279,9 @@ static void test_blind(void **state)
         {"POST", "content-type: application/json", "{\"a\":1,\"a\":2}", "http", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
         {"POST", "content-type: application/json", "{\"Method\":\"tools/call\"}", "http", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
         {"POST", "content-type: application/json", "{\"ID\":1}", "http", EP_VISIBLE_FULL, EP_BLIND_NOT},
-        {"POST", "content-type: application/json", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"message/send\"}", "http",
+        {"POST", "content-type: application/json", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"message/send\"}", "a2a",
          EP_VISIBLE_FULL, EP_BLIND_NOT},
-        {"POST", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"SendMessage\"}", "http", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"POST", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"SendMessage\"}", "a2a", EP_VISIBLE_FULL, EP_BLIND_NOT},
         {"POST", MCP_HEADERS "mcp-session-id: s", "{\"a\":\"\xff\"}", "mcp", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
         {"POST", MCP_HEADERS "mcp-session-id: s", "{}", "mcp", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
         {"POST", MCP_HEADERS "mcp-session-id: s", "[]", "mcp", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
@@ -463,7 +463,7 @@ static void test_grpc(void **state)
         {"application/grpc+proto", "/pkg.Svc/Do", "grpc", "pkg.Svc", "Do"},
         {"Application/gRPC;x=y", "/a/b/c", "grpc", "a", "b/c"},
         {"application/grpc", "/odd", "grpc", "", "/odd"},
-        {"application/grpc-web", "/pkg.Svc/Do", "http", "", "POST"},
+        {"application/grpc-web", "/pkg.Svc/Do", "grpc", "pkg.Svc", "Do"},
     };
     struct play *p = *state;
 

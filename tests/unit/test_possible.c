@@ -46,7 +46,7 @@ static void test_fields_of_protocols(void **state)
         {"match = {protocol = {'tcp', 'mcp'}, tool = 'x'}", NULL},
         {"match = {protocol = 'tcp', host = 'db.*', peer = '*', listener = '*', direction = 'inbound'}", NULL},
         {"match = {protocol = 'tcp', path = '/x'}", "'path'"},
-        {"match = {protocol = 'http', model = 'gpt*'}", "those of a2a, openai, anthropic, acgs2 may"},
+        {"match = {protocol = 'http', model = 'gpt*'}", "those of openai, anthropic, acgs2 may"},
         {"match = {protocol = 'http', method = 'POST', path = '/x', tenant = 'a', session = 'b'}, needs = {'body'}", NULL},
         {"match = {protocol = 'grpc', service = 'a.b', method = 'Do'}", NULL},
         {"match = {protocol = 'grpc'}, needs = {'arguments'}", "needs names 'arguments', which calls of the protocol that it matches (grpc) never show"},
