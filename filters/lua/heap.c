@@ -146,12 +146,14 @@ void ep_lua_owner_free(struct ep_lua *l, uint32_t owner)
     l->owners[owner].held = 0;
 }
 
+/* What runs that wait have made, and the one that ended last, whose stack is still there, counts as made in this cycle. */
 static void begin_cycle(struct ep_lua *l)
 {
     l->in_cycle = true;
     for (uint32_t i = 0; i < l->n_owners; i++) {
-        l->owners[i].made_before = l->owners[i].made;
-        l->owners[i].whole = true; /* loading is one run, and cycles begin between runs */
+        struct ep_lua_owner *o = &l->owners[i];
+        o->made_before = o->made - o->held - (i == l->ended_owner ? l->ended_made : 0);
+        o->whole = true; /* loading is one run, and cycles begin between runs */
     }
 }
 
@@ -166,27 +168,34 @@ static size_t live(const struct ep_lua_owner *o)
     return o->bytes > made ? o->bytes - made : 0;
 }
 
-/* Those who keep the most begin anew, until the others keep no more than all may. */
-static void renew_keepers(struct ep_lua *l, size_t kept)
+/* Who keeps the most begins anew; one a cycle. */
+static void renew_most(struct ep_lua *l)
 {
-    while (kept > l->kept_max) {
-        struct ep_lua_owner *most = &l->owners[0];
-        for (uint32_t i = 1; i < l->n_owners; i++)
-            if (l->owners[i].renew && l->owners[i].kept > most->kept)
-                most = &l->owners[i];
-        if (most == &l->owners[0])
-            return;
-        ep_warn("lua",
-                "%.*s keeps %.1f MiB between calls, and all may keep %.1f MiB (policies.kept): it begins anew, and what it "
-                "kept is forgotten; what must last belongs in c:remember",
-                EP_STR_ARG(most->name), (double)most->kept / (1 << 20), (double)l->kept_max / (1 << 20));
-        if (l->stats)
-            ep_stats_add(l->stats, EP_METRIC_LUA_RENEWED, EP_LABELS(most->name), 1);
-        kept -= most->kept;
-        ep_lua_collect_from(l, l->live - EP_MIN(l->live, most->kept)); /* that is garbage from now on */
-        most->kept = 0;
-        most->renew(most->user); /* may move the owners */
-    }
+    struct ep_lua_owner *most = &l->owners[0];
+
+    for (uint32_t i = 1; i < l->n_owners; i++)
+        if (l->owners[i].renew && l->owners[i].kept > most->kept)
+            most = &l->owners[i];
+    if (most == &l->owners[0])
+        return;
+    ep_warn("lua",
+            "%.*s keeps %.1f MiB between calls, and all may keep %.1f MiB (policies.kept): it begins anew, and what it "
+            "kept is forgotten; what must last belongs in c:remember",
+            EP_STR_ARG(most->name), (double)most->kept / (1 << 20), (double)l->kept_max / (1 << 20));
+    if (l->stats)
+        ep_stats_add(l->stats, EP_METRIC_LUA_RENEWED, EP_LABELS(most->name), 1);
+    ep_lua_collect_from(l, l->live - EP_MIN(l->live, most->kept)); /* that is garbage from now on */
+    most->kept = 0;
+    /* Its run ends without a slice, and so without another end of a cycle; and is not the one that ended last. */
+    uint64_t instructions = l->spent_instructions;
+    int64_t bytes = l->spent_bytes;
+    size_t made = l->ended_made;
+    l->renewing = true;
+    most->renew(most->user);
+    l->renewing = false;
+    l->spent_instructions = instructions;
+    l->spent_bytes = bytes;
+    l->ended_made = made;
 }
 
 /* --- the collector --- */
@@ -210,14 +219,14 @@ static void end_cycle(struct ep_lua *l)
         all += own;
         if (!i || !o->renew || !o->whole)
             continue;
-        own -= EP_MIN(own, o->held);
         if (o->loaded == SIZE_MAX)
             o->loaded = o->bytes; /* and some garbage: rather too much than too little */
         o->kept = own > o->loaded ? own - o->loaded : 0;
         kept += o->kept;
     }
     ep_lua_collect_from(l, all);
-    renew_keepers(l, kept);
+    if (kept > l->kept_max)
+        renew_most(l);
 }
 
 void ep_lua_collect(struct ep_lua *l, uint64_t ran_ns)

@@ -141,6 +141,7 @@ void ep_lua_begin(struct ep_lua *l, const struct ep_lua_budget *b, uint64_t now_
     l->run.started_ns = now_ns;
     l->run.refused = l->run.paused = false;
     l->run.owner = l->next_owner;
+    l->run.made_before = l->owners[l->run.owner].made;
     l->next_owner = 0;
     l->run.instructions_max = b->instructions;
     l->run.bytes_before = l->bytes;
@@ -165,8 +166,12 @@ void ep_lua_end(struct ep_lua *l, const struct ep_lua_run *saved)
 
     l->spent_instructions = l->run.instructions;
     l->spent_bytes = (int64_t)l->bytes - (int64_t)l->run.bytes_before;
+    l->ended_owner = l->run.owner;
+    l->ended_made = l->owners[l->run.owner].made - l->run.made_before;
+    if (l->ended_made > SIZE_MAX / 2)
+        l->ended_made = 0; /* more of the old went */
     l->run = *saved;
-    if (EP_UNLIKELY(l->bytes >= l->collect_at) && !saved->active)
+    if (EP_UNLIKELY(l->bytes >= l->collect_at) && !saved->active && !l->renewing)
         collect(l, started_ns);
     if (l->memory_cell) {
         ep_cell_add(l->memory_cell, l->bytes - l->memory_told);

@@ -75,6 +75,7 @@ struct ep_lua_run {
     size_t bytes_before, bytes_max; /* of the state */
     size_t table_max;   /* of one block that is no string */
     uint32_t owner;     /* of what it makes */
+    size_t made_before; /* by the owner */
     bool refused;       /* the allocator said no, and Lua has collected its garbage since */
     bool paused;
     uint64_t deadline_ns, pause_ns;
@@ -96,7 +97,7 @@ struct ep_lua_owner {
     size_t made;         /* but by the collector, in two's complement */
     size_t made_before;  /* when the cycle began */
     size_t loaded;       /* after it was loaded; SIZE_MAX: not known yet */
-    size_t held;         /* at most, by runs that wait */
+    size_t held;         /* at most, made by runs that wait */
     bool whole;          /* it was loaded when the cycle began */
     size_t kept;         /* by the end of the last cycle, beyond what it loaded */
 };
@@ -127,6 +128,9 @@ struct ep_lua {
     size_t collect_at;       /* bytes from which on garbage is collected */
     bool in_cycle;           /* of the collector */
     bool collecting;         /* what is freed now is freed by it */
+    bool renewing;           /* a file is run anew */
+    uint32_t ended_owner;    /* of the run that ended last */
+    size_t ended_made;       /* by it, and not freed by itself */
     uint64_t pause_longest_ns; /* of the collector */
     struct ep_histogram *pauses; /* EP_METRIC_LUA_GC_PAUSE; NULL without statistics */
     struct ep_stats *stats;      /* once it is attached; NULL without */

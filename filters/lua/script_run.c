@@ -109,10 +109,8 @@ static void failed(struct ep_script *s, struct ep_script_state *state, struct ep
 /* The run that ended left something behind, and the script goes on later. */
 static void hold(struct ep_script *s, struct ep_envoy_handle *h)
 {
-    size_t more = s->lua->spent_bytes > 0 ? (size_t)s->lua->spent_bytes : 0;
-
-    h->held += more;
-    s->lua->owners[s->owner].held += more;
+    h->held += s->lua->ended_made;
+    s->lua->owners[s->owner].held += s->lua->ended_made;
 }
 
 /* Runs the coroutine until it ends, waits or fails: h->wait says which (RUNS: it is over). What is on its stack are its

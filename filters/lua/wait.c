@@ -35,11 +35,10 @@ static void spend(struct ep_policy_wait *w, uint64_t ns)
 {
     struct ep_lua *l = w->set->lua;
     struct ep_lua_owner *owner = &l->owners[w->object->policy->owner];
-    size_t more = l->spent_bytes > 0 ? (size_t)l->spent_bytes : 0;
 
     w->spent_ns += ns;
-    w->held += more;
-    owner->held += more;
+    w->held += l->ended_made;
+    owner->held += l->ended_made;
     ep_lua_spend(l, &w->left, &w->set->budget, w->object->wait == EP_POLICY_WAIT_TURN, ns);
 }
 
