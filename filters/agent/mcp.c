@@ -115,6 +115,12 @@ static bool is_subscription(struct ep_str method)
     return ep_str_eq(method, EP_STR("resources/subscribe")) || ep_str_eq(method, EP_STR("resources/unsubscribe"));
 }
 
+/* They are an object, or there are none; a text that holds JSON is read by some servers all the same. */
+static bool arguments_are_known(const struct ep_scan_value *v)
+{
+    return v->kind == EP_SCAN_ABSENT || v->kind == EP_SCAN_NULL || v->kind == EP_SCAN_OBJECT;
+}
+
 /* Fills `c` from one message. What the server would refuse as malformed is passed on unseen: some servers don't. */
 static void fill(struct ep_call *c, const struct ep_scan_message *m)
 {
@@ -142,7 +148,7 @@ static void fill(struct ep_call *c, const struct ep_scan_message *m)
     if (ep_mcp_is_stateless(c->version) && is_subscription(method) && !m->uri.kind)
         names = EP_MCP_NAMES_NOTHING; /* gone from these revisions: no server looks for a URI */
     if (!m->is_object || (!method.n && !m->result.kind && !m->error.kind) || (names && !named.n) ||
-        (m->method.kind && !method.n))
+        (m->method.kind && !method.n) || (names && !arguments_are_known(&m->arguments)))
         unseen(c);
 }
 
