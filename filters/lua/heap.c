@@ -64,7 +64,7 @@ static bool fits(struct ep_lua *l, size_t n, size_t more, bool string)
         if (r->refused && r->overrun == EP_LUA_FITS)
             r->overrun = n > r->table_max && !string ? EP_LUA_TABLE : EP_LUA_MEMORY;
         r->refused = true;
-        l->collecting = !r->overrun;
+        l->emergency = !r->overrun;
         return false;
     }
     r->refused = false;
@@ -82,7 +82,7 @@ static void account(struct ep_lua *l, uint32_t owner, size_t old, size_t n)
 
     l->bytes += n - old;
     o->bytes += n - old;
-    if (!l->collecting)
+    if (!l->collecting && !l->emergency)
         o->made += n - old;
 }
 
@@ -107,7 +107,7 @@ void *ep_lua_allocate(void *ud, void *p, size_t old, size_t n)
         return NULL;
     }
     if (n > old) {
-        l->collecting = false; /* Lua asks again, or it has been told no before */
+        l->emergency = false; /* Lua asks again, or it has been told no before */
         if (l->run.active && !fits(l, n, n - old, string))
             return NULL;
     }

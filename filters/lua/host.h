@@ -128,6 +128,7 @@ struct ep_lua {
     size_t collect_at;       /* bytes from which on garbage is collected */
     bool in_cycle;           /* of the collector */
     bool collecting;         /* what is freed now is freed by it */
+    bool emergency;          /* … since the allocator said no */
     bool renewing;           /* a file is run anew */
     uint32_t ended_owner;    /* of the run that ended last */
     size_t ended_made;       /* by it, and not freed by itself */
