@@ -203,7 +203,7 @@ def test_a_compressed_reply_is_redacted_and_one_that_can_not_be_is_refused(guard
     proxy.counted(1, "ephor_policy_blind_total", policy="mask", reason="encoding")
 
 
-@pytest.mark.parametrize("headers, reason", [("Content-Type: text/event-stream\r\n", "streamed"),
+@pytest.mark.parametrize("headers, reason", [("Content-Type: text/event-stream\r\nContent-Encoding: lzma\r\n", "encoding"),
                                              ("Content-Type: application/pdf\r\n", "unknown"),
                                              ("Content-Type: application/json\r\nContent-Encoding: lzma\r\n", "encoding"),
                                              ("Content-Type: text/plain; charset=utf-16\r\n", "unknown")])
@@ -213,6 +213,16 @@ def test_a_reply_out_of_sight_is_as_blind_says(guarded, headers, reason, blind):
                     mask=policy("mask", reply='r:redact("ssn")', more=f'blind = "{blind}",'))
     assert wire1.get(proxy.port).status == (403 if blind == "deny" else 200)
     proxy.counted(1, "ephor_policy_blind_total", policy="mask", reason=reason)
+
+
+@pytest.mark.parametrize("blind", ["deny", "allow", "shadow"])
+def test_a_stream_of_events_is_in_sight_and_redacted(guarded, blind):
+    proxy = guarded(answers(b"data: 123-45-6789\n\n", headers="Content-Type: text/event-stream\r\n"),
+                    mask=policy("mask", reply='r:redact("ssn")', more=f'blind = "{blind}",'))
+    r = wire1.get(proxy.port)
+    assert (r.status, r.body) == (200, b"data: [ssn]\n\n")
+    proxy.counted(1, "ephor_policy_redactions_total", policy="mask", what="ssn", mode="enforce")
+    assert not proxy.metric("ephor_policy_blind_total", policy="mask")
 
 
 def test_a_reply_too_large_is_refused(guarded):
