@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """./dev bench instructions: how many instructions a request takes in user space, counted by callgrind.
 
-Six scenarios, each always the same load: 64 requests in flight (8 connections of 8 streams; 16 connections of HTTP/1.1), a
+Seven scenarios, each always the same load: 64 requests in flight (8 connections of 8 streams; 16 connections of HTTP/1.1), a
 warm-up, then 2,000 counted requests. Under callgrind the proxy is the slow part, so its turns are always full and the count
 repeats within a percent. The count depends on the libraries and on the processor's features, so a figure is compared
 only with the last line of bench/history.jsonl of the same environment.
@@ -38,6 +38,7 @@ SCENARIOS = {
     "agent":     dict(roles=[dict(front="h2c", back="h2c")], c=8, m=8, agent=True),
     "tls":       dict(roles=[dict(front="tls", back="h2c")], c=8, m=8),
     "lua":       dict(roles=[dict(front="h2c", back="h2c", lua=True)], c=8, m=8),
+    "limit":     dict(roles=[dict(front="h2c", back="h2c", limit=True)], c=8, m=8),
     "h1":        dict(roles=[dict(front="h1", back="h1")], c=16, m=1),
     "h1 to h2c": dict(roles=[dict(front="h1", back="h2c")], c=16, m=1, agent=True),
 }

@@ -4,8 +4,8 @@ All run one worker thread, keep their upstream connections, log no request, and 
 haproxy by `proto h2`, nghttpx by `proto=h2`; nginx and h2o have no HTTP/2 towards an upstream, so theirs is HTTP/1.1 with
 keep-alive, and the table says so. A role that a proxy cannot play raises Cannot.
 
-A role is {front: h1 | h2c | tls | mtls, back: h1 | h2c | tls | mtls}, with `lua` for a policy in Lua. With tls on both sides ephor
-intercepts: it makes the certificate, and verifies the host's like the others.
+A role is {front: h1 | h2c | tls | mtls, back: h1 | h2c | tls | mtls}, with `lua` for a policy in Lua and, ephor only, `limit`
+for a rate limit. With tls on both sides ephor intercepts: it makes the certificate, and verifies the host's like the others.
 """
 import json
 import os
@@ -80,6 +80,9 @@ def ephor(role, port, upstream, pki, home):
         (home / "policies").mkdir()
         (home / "policies" / "tenants.lua").write_text(POLICY)
         configuration["policies"] = {"directory": str(home / "policies"), "budget": {"time": "1s"}}  # callgrind is slow
+    if role.get("limit"):
+        limit = {"name": "bench", "key": ["path"], "requests": "1000000/s"}
+        listener["filters"] = ["identity", "agent", "constitution", "policies", "mcp", {"ratelimit": {"limits": [limit]}}, "chaos", "meter"]
     path = home / "ephor.yaml"
     path.write_text(json.dumps(configuration, indent=1))  # JSON is YAML
     return [binary("ephor"), "run", "-c", path]
