@@ -16,7 +16,10 @@ WORDS = {"leaky": ["the code is 078", "-05-1120", " and mail is ann@exa", "mple.
 
 
 class Provider:
-    """Runs while it is entered; `seen` has the requests as (path, headers, body)."""
+    """Runs while it is entered; `seen` has the requests as (path, headers, body). `tls` makes it a provider of https."""
+
+    def __init__(self, address=("127.0.0.1", 0), tls=None):
+        self.address, self.tls = address, tls
 
     def __enter__(self):
         provider = self
@@ -25,7 +28,9 @@ class Provider:
         class Handler(Requests):
             pass
         Handler.provider = provider
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = http.server.ThreadingHTTPServer(self.address, Handler)
+        if self.tls:
+            self.server.socket = self.tls.wrap_socket(self.server.socket, server_side=True)
         self.server.daemon_threads = True
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)

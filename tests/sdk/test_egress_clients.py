@@ -2,7 +2,6 @@
 connections bent to ephor by the kernel. The only things that the pod changes are the rules of its network, the names in its hosts
 file (a stand-in answers in the place of the providers) and the variables of docs/egress.md.
 """
-import json
 import os
 import pathlib
 import subprocess
@@ -10,12 +9,13 @@ import subprocess
 import pki
 import pytest
 from conftest import HERE, ROOT, _steps
-from harness import SANITIZED, config, program
-from test_egress import Origin, origin_at, shared  # noqa: F401
+from harness import SANITIZED, config, program, until
+from provider import Provider
+from test_egress import server_context, shared  # noqa: F401
 from test_intercept import APP, network, redirect, sidecar  # noqa: F401
 
 HOSTS = ("api.openai.com", "api.anthropic.com")
-ANSWER = "By the law."
+ANSWER = "the answer is 42"
 CLIENTS = {
     "openai 7": ["node", "openai"], "openai 6": ["node", "openai-6"], "openai 4": ["node", "openai-4"],
     "anthropic 1": ["node", "@anthropic-ai/sdk"], "anthropic 0": ["node", "@anthropic-ai/sdk-0"],
@@ -26,53 +26,11 @@ POLICY = '''
 local policy = require "ephor.policy"
 return policy { name = "models", principle = "P4", match = { protocol = { "openai", "anthropic" } },
   call = function(c)
-    if c.model == "forbidden-1" then return c:deny("that model is not for agents") end
-  end }'''
+    if c.model == "forbidden" then return c:deny("that model is not for agents") end
+  end,
+  reply = function(r) r:redact("ssn") r:redact("email") end }'''
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
-def events(rows):
-    return "".join((f"event: {name}\n" if name else "") + f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n"
-                   for name, data in rows).encode()
-
-
-def openai_reply(model, stream):
-    if not stream:
-        return {"id": "c1", "object": "chat.completion", "created": 1, "model": model,
-                "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ANSWER}}],
-                "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}}
-    return events([(None, {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": model,
-                           "choices": [{"index": 0, "delta": {"content": part}, "finish_reason": None}]})
-                   for part in ("By ", "the l", "aw.")] + [(None, "[DONE]")])
-
-
-def anthropic_reply(model, stream):
-    message = {"id": "m1", "type": "message", "role": "assistant", "model": model, "stop_reason": "end_turn", "stop_sequence": None,
-               "usage": {"input_tokens": 3, "output_tokens": 4}}
-    if not stream:
-        return {**message, "content": [{"type": "text", "text": ANSWER}]}
-    rows = [{"type": "message_start", "message": {**message, "content": [], "stop_reason": None}},
-            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}]
-    rows += [{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": part}}
-             for part in ("By ", "the l", "aw.")]
-    rows += [{"type": "content_block_stop", "index": 0},
-             {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 4}},
-             {"type": "message_stop"}]
-    return events([(row["type"], row) for row in rows])
-
-
-def provider(wire, request):
-    """Both providers: which one is told by the path, as by theirs."""
-    asked = json.loads(request.body)
-    make = anthropic_reply if request.path.startswith("/v1/messages") else openai_reply
-    reply = make(asked["model"], asked.get("stream", False))
-    kind = "application/json"
-    if isinstance(reply, bytes):
-        kind = "text/event-stream"
-    else:
-        reply = json.dumps(reply).encode()
-    wire.send(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(reply)}\r\n\r\n".encode() + reply)
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +51,16 @@ def pod(sidecar, shared, keys):  # noqa: F811
     for path in (roots, names, policies / "models.lua"):
         path.chmod(0o644)
     policies.chmod(0o755)
-    with origin_at(keys, 443) as server:
-        server.handler = provider
+    names_asked, tls = [], server_context(keys["good"])
+    tls.sni_callback = lambda sock, name, context: names_asked.append(name)
+    with Provider((APP, 443), tls) as server:
         redirect()
-        proxy = sidecar(config([], {"name": "inbound", "bind": "0.0.0.0:15001", "direction": "outbound", "intercept": "redirect"},
+        proxy = sidecar(config([], {"name": "inbound", "bind": "0.0.0.0:15001", "direction": "outbound", "intercept": "redirect",
+                                    "filters": ["identity", "agent", "constitution", "policies", {"meter": {}}]},
                                {"original_destination": True}, policies=str(policies),
                                egress=[{"hosts": list(HOSTS), "tls": "intercept", "roots": str(roots)}],
                                egress_tls={"bundle": str(bundle), "unnamed": "deny"}))
-        proxy.names, proxy.bundle, proxy.server = names, str(bundle), server
+        proxy.names, proxy.bundle, proxy.server, proxy.asked = names, str(bundle), server, names_asked
         yield proxy
 
 
@@ -118,7 +78,7 @@ def agent(proxy, client):
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_forbidden_model_is_refused_in_the_sdks_own_error_over_https(pod, client):
+def test_over_https_a_model_is_refused_a_stream_is_redacted_and_tokens_are_counted(pod, client):
     if subprocess.run(["unshare", "--mount", "true"]).returncode != 0:
         pytest.skip("no mount namespaces here")
     steps = agent(pod, client)
@@ -129,9 +89,19 @@ def test_a_forbidden_model_is_refused_in_the_sdks_own_error_over_https(pod, clie
         assert steps[name]["thrown"] == "PermissionDeniedError" and steps[name]["status"] == 403, steps[name]
         assert "that model is not for agents" in steps[name]["message"]
         assert SANITIZED or steps[name]["ms"] < 100, "at once, and not tried again"
-    asked = [json.loads(request.body)["model"] for request in pod.server.requests]
-    assert asked == ["law-1"] * 4, "the provider never saw the others"
-    assert set(pod.server.names) == {HOSTS[1] if "anthropic" in client else HOSTS[0]}
-    protocol = "anthropic" if "anthropic" in client else "openai"
-    pod.counted(4, "ephor_requests_total", protocol=protocol, code="2xx")
+    said = steps["leaky stream"]["value"]
+    assert said.startswith("the code is ") and said.endswith(", bye"), said
+    assert not [secret for secret in ("078", "1120", "ann@", "mple.com") if secret in said], "each lay in two events"
+    assert "thrown" in steps["broken stream"], steps["broken stream"]
+
+    asked, models = pod.server.models(), {"plain": 4, "leaky": 1}
+    assert "forbidden" not in asked and {m: asked.count(m) for m in models} == models, "the provider never saw the others"
+    assert set(pod.asked) == {HOSTS[1] if "anthropic" in client else HOSTS[0]}
     assert pod.metric("ephor_policy_decisions_total", policy="models", decision="deny") == 2
+    assert pod.metric("ephor_policy_redactions_total", policy="models", what="ssn") == 1
+    until(lambda: pod.metric("ephor_llm_calls_total", usage="broken") >= 1, "the broken stream to be counted")
+    assert pod.metric("ephor_llm_calls_total", model="plain", usage="reported") >= 3
+    assert pod.metric("ephor_llm_tokens_total", model="plain", kind="input") > 0
+    assert pod.metric("ephor_llm_tokens_total", model="plain", kind="output") > 0
+    assert pod.metric("ephor_llm_tokens_total", model="broken", kind="input_estimated") + \
+        pod.metric("ephor_llm_tokens_total", model="broken", kind="input") > 0

@@ -34,9 +34,11 @@ async function step(name, run) {
   console.log(JSON.stringify({ step: name, ms: performance.now() - start, ...told }));
 }
 
-await step("allowed", () => call("law-1"));
-await step("forbidden", () => call("forbidden-1"));
-await step("allowed again", () => call("law-1"));
-await step("stream", () => stream("law-1"));
-await step("forbidden stream", () => stream("forbidden-1"));
-await step("allowed at last", () => call("law-1"));
+await step("allowed", () => call("plain"));
+await step("forbidden", () => call("forbidden"));
+await step("allowed again", () => call("plain"));
+await step("stream", () => stream("plain"));
+await step("forbidden stream", () => stream("forbidden"));
+await step("leaky stream", () => stream("leaky"));
+await step("broken stream", () => stream("broken"));
+await step("allowed at last", () => call("plain"));

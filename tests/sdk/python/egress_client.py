@@ -37,9 +37,11 @@ def step(name, run, model):
     print(json.dumps({"step": name, "ms": (time.monotonic() - start) * 1000, **told}), flush=True)
 
 
-step("allowed", call, "law-1")
-step("forbidden", call, "forbidden-1")
-step("allowed again", call, "law-1")
-step("stream", stream, "law-1")
-step("forbidden stream", stream, "forbidden-1")
-step("allowed at last", call, "law-1")
+step("allowed", call, "plain")
+step("forbidden", call, "forbidden")
+step("allowed again", call, "plain")
+step("stream", stream, "plain")
+step("forbidden stream", stream, "forbidden")
+step("leaky stream", stream, "leaky")
+step("broken stream", stream, "broken")
+step("allowed at last", call, "plain")
