@@ -16,25 +16,27 @@
 
 static const struct ep_str none = {NULL, 0};
 
+#define M(name, one, grpc03, stream, shared) \
+    {EP_STR_INIT(name), EP_STR_INIT(one), EP_STR_INIT(grpc03), stream, shared}
 static const struct ep_a2a_method methods[] = {
-    {"message/send", "SendMessage", NULL, false, false},
-    {"message/stream", "SendStreamingMessage", NULL, true, false},
-    {"tasks/get", "GetTask", NULL, false, true},
-    {"tasks/list", "ListTasks", NULL, false, true},
-    {"tasks/cancel", "CancelTask", NULL, false, true},
-    {"tasks/resubscribe", "SubscribeToTask", "TaskSubscription", true, false},
-    {"tasks/pushNotificationConfig/set", "CreateTaskPushNotificationConfig", NULL, false, false},
-    {"tasks/pushNotificationConfig/get", "GetTaskPushNotificationConfig", NULL, false, false},
-    {"tasks/pushNotificationConfig/list", "ListTaskPushNotificationConfigs", "ListTaskPushNotificationConfig", false,
-     false},
-    {"tasks/pushNotificationConfig/delete", "DeleteTaskPushNotificationConfig", NULL, false, false},
-    {"agent/getAuthenticatedExtendedCard", "GetExtendedAgentCard", "GetAgentCard", false, false},
+    M("message/send", "SendMessage", "", false, false),
+    M("message/stream", "SendStreamingMessage", "", true, false),
+    M("tasks/get", "GetTask", "", false, true),
+    M("tasks/list", "ListTasks", "", false, true),
+    M("tasks/cancel", "CancelTask", "", false, true),
+    M("tasks/resubscribe", "SubscribeToTask", "TaskSubscription", true, false),
+    M("tasks/pushNotificationConfig/set", "CreateTaskPushNotificationConfig", "", false, false),
+    M("tasks/pushNotificationConfig/get", "GetTaskPushNotificationConfig", "", false, false),
+    M("tasks/pushNotificationConfig/list", "ListTaskPushNotificationConfigs", "ListTaskPushNotificationConfig", false, false),
+    M("tasks/pushNotificationConfig/delete", "DeleteTaskPushNotificationConfig", "", false, false),
+    M("agent/getAuthenticatedExtendedCard", "GetExtendedAgentCard", "GetAgentCard", false, false),
 };
+#undef M
 enum { SEND, STREAM, GET, LIST, CANCEL, RESUBSCRIBE, PUSH_SET, PUSH_GET, PUSH_LIST, PUSH_DELETE, CARD };
 
-static bool is(const char *name, struct ep_str s)
+static bool is(struct ep_str name, struct ep_str s)
 {
-    return name && ep_str_eq(s, ep_str(name));
+    return name.n && ep_str_eq(s, name);
 }
 
 const struct ep_a2a_method *ep_a2a_by_name(struct ep_str name)
@@ -72,7 +74,7 @@ static struct ep_str raw_of(const struct ep_scan_value *v)
 static void named(struct ep_call *c, const struct ep_a2a_method *m, enum ep_binding binding)
 {
     c->binding = binding;
-    c->method = ep_str(m->name);
+    c->method = m->name;
     c->stream = m->stream;
 }
 
@@ -132,6 +134,8 @@ static const struct ep_a2a_method *rest_method(const struct ep_agent_head *h, bo
     struct ep_str v[SEGMENTS];
 
     *task = none;
+    if (EP_LIKELY(!marked && h->meant.n < sizeof "/tasks/x" - 1))
+        return NULL;
     split(h->meant, v);
     if (h->post && ep_str_caseeq(v[0], EP_STR("message:send")))
         return &methods[SEND];

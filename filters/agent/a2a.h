@@ -7,9 +7,9 @@
 
 /* The methods have one name for all versions and bindings: that of 0.3's JSON-RPC. */
 struct ep_a2a_method {
-    const char *name;   /* message/send … */
-    const char *one;    /* of 1.0, in JSON-RPC and gRPC: SendMessage; NULL: none */
-    const char *grpc03; /* of 0.3's gRPC, where it is another; NULL: the same */
+    struct ep_str name;   /* message/send … */
+    struct ep_str one;    /* of 1.0, in JSON-RPC and gRPC: SendMessage; empty: none */
+    struct ep_str grpc03; /* of 0.3's gRPC, where it is another; empty: the same */
     bool stream;        /* answered by events */
     bool shared;        /* MCP has one of this name */
 };

@@ -281,7 +281,7 @@ struct ep_str ep_a2a_json(bool old, const struct ep_a2a_method *m, struct ep_str
     struct ep_json j;
 
     for (size_t i = 0; i < EP_COUNT(requests); i++)
-        if (strcmp(requests[i].method, m->name) == 0)
+        if (ep_str_eq(m->name, ep_str(requests[i].method)))
             schema = old ? requests[i].old : requests[i].one;
     assert(schema);
     ep_json_init(&j);

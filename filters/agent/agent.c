@@ -90,13 +90,23 @@ static void take_accept(struct ep_call *c, struct ep_agent_head *h, struct ep_st
     }
 }
 
+/* No escape, no backslash, no empty segment, none that begins with a dot. */
+static bool is_plain_path(struct ep_str path)
+{
+    char before = '\0';
+
+    for (size_t i = 0; i < path.n; before = path.p[i++])
+        if (path.p[i] == '%' || path.p[i] == '\\' || (before == '/' && (path.p[i] == '/' || path.p[i] == '.')))
+            return false;
+    return true;
+}
+
 /* Most paths are what they say. */
 static struct ep_str meant(struct ep_arena *arena, struct ep_str path)
 {
     char *out;
 
-    if (EP_LIKELY(ep_str_find(path, '%', 0) < 0 && ep_str_search(path, EP_STR("//")) < 0 &&
-                  ep_str_search(path, EP_STR("/.")) < 0 && ep_str_find(path, '\\', 0) < 0))
+    if (EP_LIKELY(is_plain_path(path)))
         return path;
     out = ep_arena_alloc(arena, path.n);
     return target(ep_str_n(out, ep_path_meant(path, out)));
@@ -466,13 +476,14 @@ static enum ep_step request_too_large(struct ep_stream *s, void *state_)
 static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end)
 {
     struct state *state = state_;
-
     bool text;
 
     if (EP_UNLIKELY(s->live) && !end)
         state->live = ep_agent_live_new(s);
     if (EP_UNLIKELY(state->claimed && ep_grpc_is_web_type(state->head.content_type, &text)))
         s->grpc_web = ep_grpc_web_new(s);
+    if (EP_LIKELY(!state->live && !s->grpc_web))
+        ep_stream_leave_response_body(s);
     return EP_NEXT;
 }
 

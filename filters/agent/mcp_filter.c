@@ -295,10 +295,13 @@ static enum ep_step unreadable(struct ep_stream *s, const struct state *state)
 static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end)
 {
     struct state *state = state_;
-    struct ep_str type = ep_media_type(ep_headers_get_id(&s->response.headers, EP_HDR_CONTENT_TYPE));
+    struct ep_str type;
 
-    if (EP_LIKELY(!state->lists) || end || s->local_reply || s->status != 200)
+    if (EP_LIKELY(!state->lists) || end || s->local_reply || s->status != 200) {
+        ep_stream_leave_response_body(s);
         return EP_NEXT;
+    }
+    type = ep_media_type(ep_headers_get_id(&s->response.headers, EP_HDR_CONTENT_TYPE));
     if (ep_str_caseeq(type, EP_STR("text/event-stream"))) {
         if (!ep_stream_response_is_events(s))
             return unreadable(s, state); /* compressed, unasked */

@@ -116,7 +116,7 @@ static bool param_agrees(struct ep_stream *s, struct ep_str name, struct ep_str 
     struct ep_str rest, key, value;
     char room[EP_MCP_KEY_MAX];
 
-    if (EP_LIKELY(!ep_str_casestarts(name, prefix)) || m->arguments.kind != EP_SCAN_OBJECT)
+    if (EP_LIKELY(name.n < prefix.n || name.p[3] != '-' || !ep_str_casestarts(name, prefix)) || m->arguments.kind != EP_SCAN_OBJECT)
         return true;
     name = ep_str_n(name.p + prefix.n, name.n - prefix.n);
     rest = ep_agent_str(m->arguments.raw);

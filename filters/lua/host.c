@@ -132,8 +132,10 @@ void ep_lua_begin(struct ep_lua *l, const struct ep_lua_budget *b, uint64_t now_
 {
     size_t room = EP_LUA_STATE_BYTES_MAX > l->bytes ? EP_LUA_STATE_BYTES_MAX - l->bytes : 0;
 
-    *saved = l->run;
-    if (!l->run.active)
+    saved->active = l->run.active;
+    if (EP_UNLIKELY(saved->active))
+        *saved = l->run; /* it goes on when this one has ended */
+    else
         l->run.stack = __builtin_frame_address(0);
     l->run.active = true;
     l->run.overrun = EP_LUA_FITS;
@@ -170,7 +172,14 @@ void ep_lua_end(struct ep_lua *l, const struct ep_lua_run *saved)
     l->ended_made = l->owners[l->run.owner].made - l->run.made_before;
     if (l->ended_made > SIZE_MAX / 2)
         l->ended_made = 0; /* more of the old went */
-    l->run = *saved;
+    if (EP_UNLIKELY(saved->active)) {
+        l->run = *saved;
+    } else {
+        l->run.active = false;
+        l->run.owner = 0; /* the host's, again */
+        l->run.overrun = EP_LUA_FITS;
+        l->run.top = NULL;
+    }
     if (EP_UNLIKELY(l->bytes >= l->collect_at) && !saved->active && !l->renewing)
         collect(l, started_ns);
     if (l->memory_cell) {

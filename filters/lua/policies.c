@@ -433,8 +433,10 @@ static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end
     struct ep_policy_set *set = ep_filter_data(s);
     struct state *state = state_;
 
-    if (!set || !(set->replies || (set->events && s->live)) || s->local_reply || s->refused)
+    if (!set || !(set->replies || (set->events && s->live)) || s->local_reply || s->refused) {
+        ep_stream_leave_response_body(s);
         return EP_NEXT;
+    }
     state->at = 0;
     state->reply = (struct ep_policy_reply){.whole = end, .why = end ? EP_BLIND_NOT : unreadable(s)};
     state->reply.events = state->reply.why == EP_BLIND_STREAMED && s->live;

@@ -10,9 +10,34 @@
 #include "filter/chain.h"
 #include "observe/observe.h"
 
+/* The counters of the tools that were called of late, so that they aren't looked for each time. */
+#define TOOL_LABELS  5u
+#define RECENT       32u
+#define RECENT_BYTES 160u
+
+struct meter {
+    struct recent {
+        uint64_t *cell; /* NULL: none */
+        unsigned n;
+        char key[RECENT_BYTES];
+    } recent[RECENT];
+};
+
 struct state {
     struct ep_usage_reader *reader; /* NULL: nothing to read */
 };
+
+static bool load(struct ep_filter_instance *i, struct ep_error *err)
+{
+    (void)err;
+    i->data = ep_calloc(1, sizeof(struct meter));
+    return true;
+}
+
+static void unload(struct ep_filter_instance *i)
+{
+    free(i->data);
+}
 
 static enum ep_step request_headers(struct ep_stream *s, void *state, bool end)
 {
@@ -51,8 +76,10 @@ static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end
     struct state *state = state_;
     enum ep_usage_form form;
 
-    if (EP_LIKELY(!s->usage) || s->local_reply || s->status < 200 || s->status >= 300)
+    if (EP_LIKELY(!s->usage) || s->local_reply || s->status < 200 || s->status >= 300) {
+        ep_stream_leave_response_body(s);
         return EP_NEXT;
+    }
     s->usage->answered = true;
     s->usage->whole = end;
     s->usage->readable = form_of(s, &form, &codings);
@@ -176,6 +203,33 @@ static struct ep_str result_of(const struct ep_stream *s)
     return s->status >= 200 && s->status < 400 && s->grpc_status <= 0 ? EP_STR("ok") : EP_STR("failed");
 }
 
+/* ep_stats_add for EP_METRIC_TOOL_CALLS. */
+static void count_tool(struct ep_stream *s, const struct ep_str *labels)
+{
+    struct meter *meter = ep_filter_data(s);
+    struct recent *r;
+    char key[RECENT_BYTES];
+    unsigned n = 0, slot = 0;
+
+    for (size_t i = 0; i < TOOL_LABELS; i++) {
+        if (labels[i].n + 1 > RECENT_BYTES - n) {
+            ep_stats_add(s->worker->stats, EP_METRIC_TOOL_CALLS, labels, 1);
+            return;
+        }
+        memcpy(key + n, labels[i].p, labels[i].n);
+        n += (unsigned)labels[i].n;
+        key[n++] = (char)labels[i].n; /* where it ends */
+        slot = slot * 31 + (unsigned)labels[i].n + (labels[i].n ? (unsigned char)labels[i].p[0] : 0);
+    }
+    r = &meter->recent[slot % RECENT];
+    if (!r->cell || r->n != n || memcmp(r->key, key, n) != 0) {
+        r->cell = ep_stats_cell(s->worker->stats, EP_METRIC_TOOL_CALLS, labels);
+        memcpy(r->key, key, n);
+        r->n = n;
+    }
+    ep_cell_add(r->cell, 1);
+}
+
 static void finish(struct ep_stream *s, void *state_)
 {
     struct state *state = state_;
@@ -192,8 +246,7 @@ static void finish(struct ep_stream *s, void *state_)
         if (!agent.n)
             agent = s->direction == EP_INBOUND ? ep_stream_peer_label(s) : or_unknown(s->view->service);
         if (name.n)
-            ep_stats_add(s->worker->stats, EP_METRIC_TOOL_CALLS,
-                         EP_LABELS(or_unknown(c->tenant), agent, c->protocol, name, result_of(s)), 1);
+            count_tool(s, EP_LABELS(or_unknown(c->tenant), agent, c->protocol, name, result_of(s)));
     }
     if (s->usage)
         count_usage(s, agent);
@@ -203,6 +256,8 @@ const struct ep_filter ep_filter_meter = {
     .name = "meter",
     .help = "Counts what agents use: tokens of language models and their cost, calls of tools.",
     .schema = &ep_meter_schema,
+    .load = load,
+    .unload = unload,
     .stream_size = sizeof(struct state),
     .request_headers = request_headers,
     .response_headers = response_headers,

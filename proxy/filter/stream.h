@@ -202,6 +202,12 @@ void ep_stream_events_passed(struct ep_stream *s, unsigned n);
 /* The process ends and the stream is still alive: events end by the protocol's error, plain ones by their end. */
 void ep_stream_end_live(struct ep_stream *s);
 
+/* From a response_headers step: the filter wants none of the body, and its body step isn't called. */
+static inline void ep_stream_leave_response_body(struct ep_stream *s)
+{
+    s->response_walk.buffered |= 1u << s->current;
+}
+
 /* An id for the decision (uuid-like, made once a stream): decision_id. */
 struct ep_str ep_stream_decision(struct ep_stream *s);
 

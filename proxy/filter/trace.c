@@ -57,10 +57,24 @@ static int hex_digit(char c)
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+/* Eight at a time: a byte's high bit tells whether it is at least the first, or beyond the last, of a range. */
 static bool lower_hex(struct ep_str s, bool *zero)
 {
-    *zero = true;
-    for (size_t i = 0; i < s.n; i++) {
+    const uint64_t ones = 0x0101010101010101u, high = ones << 7;
+    uint64_t others = 0;
+    size_t i = 0;
+
+    for (; i + 8 <= s.n; i += 8) {
+        uint64_t x, digit, letter;
+        memcpy(&x, s.p + i, 8);
+        digit = (x + ones * (0x80 - '0')) & ~(x + ones * (0x80 - '9' - 1));
+        letter = (x + ones * (0x80 - 'a')) & ~(x + ones * (0x80 - 'f' - 1));
+        if ((x & high) || ((digit | letter) & high) != high)
+            return false;
+        others |= x ^ ones * '0';
+    }
+    *zero = others == 0;
+    for (; i < s.n; i++) {
         if (hex_digit(s.p[i]) < 0)
             return false;
         *zero &= s.p[i] == '0';
@@ -166,23 +180,32 @@ bool ep_stream_traced(struct ep_stream *s)
     return s->traced;
 }
 
+/* It is what ep_stream_trace has parsed. */
+static bool is_as_given(const struct ep_stream *s, struct ep_str t)
+{
+    return s->parent_id.n == 16 && t.n == 55 && memcmp(t.p + 3, s->trace_id.p, 32) == 0 &&
+           memcmp(t.p + 36, s->parent_id.p, 16) == 0 && ep_headers_count_id(&s->request.headers, EP_HDR_TRACEPARENT) == 1;
+}
+
 void ep_trace_pass(struct ep_stream *s)
 {
     struct ep_headers *h = &s->request.headers;
     struct ep_header *header = ep_headers_find_id(h, EP_HDR_TRACEPARENT);
     struct ep_traceparent t;
+    bool traced;
     char *p;
 
     if (EP_LIKELY(!header && s->view->trace_sample <= 0))
         return;
     if (s->down->version == EP_HTTP_TCP)
         return;
-    if (header && !given_of(h, &t)) {
+    traced = ep_stream_traced(s); /* first: it parses what came */
+    if (header && !is_as_given(s, header->value) && !given_of(h, &t)) {
         ep_headers_remove_id(h, EP_HDR_TRACEPARENT);
         ep_headers_remove_id(h, EP_HDR_TRACESTATE);
         header = NULL;
     }
-    if (!ep_stream_traced(s))
+    if (!traced)
         return;
     p = ep_arena_alloc(&s->arena, 56);
     memcpy(p, "00-", 3);
