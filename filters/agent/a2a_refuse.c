@@ -240,7 +240,8 @@ static bool put_status(struct proto *p, const struct ep_refusal *r, struct ep_st
     }
     return good && put_string(p, 2, EP_STR(DOMAIN)) && put_string(p, 1, ep_str(reason)) && /* ErrorInfo */
            put_field(p, 2, 0) && put_string(p, 1, EP_STR(ERROR_INFO)) &&                   /* Any: value, type_url */
-           put_field(p, 3, 0) && put_string(p, 2, ep_refusal_text(r, arena)) && /* Status: details, message, code */
+           /* Status: details, message (grpcio takes none that is not grpc-message's), code */
+           put_field(p, 3, 0) && put_string(p, 2, ep_grpc_text(r, decision, arena)) &&
            put_varint(p, ep_refusal_grpc_status(r)) && put_varint(p, 1 << 3 | EP_PROTO_VARINT);
 }
 

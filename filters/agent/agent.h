@@ -104,6 +104,8 @@ struct ep_str ep_mcp_events(const struct ep_call *call, const struct ep_refusal 
 /* gRPC's refusals, for protocols over it. */
 void ep_grpc_refuse(struct ep_stream *s, const struct ep_refusal *r);
 void ep_grpc_refuse_midstream(struct ep_stream *s, const struct ep_refusal *r);
+/* What grpc-message says: as text, and percent-encoded as the protocol asks (what is not printable ASCII, and % itself). */
+struct ep_str ep_grpc_text(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena);
 struct ep_str ep_grpc_message(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena);
 struct ep_str ep_openai_error(const struct ep_refusal *r, struct ep_arena *arena);
 struct ep_str ep_anthropic_error(const struct ep_refusal *r, struct ep_str id, struct ep_arena *arena);

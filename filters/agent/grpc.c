@@ -27,15 +27,19 @@ static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head 
     return EP_AGENT_HEAD;
 }
 
-/* Percent-encoded as the protocol asks: what is not printable ASCII, and % itself. */
-struct ep_str ep_grpc_message(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena)
+struct ep_str ep_grpc_text(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena)
 {
     struct ep_str text = ep_refusal_text(r, arena);
 
     if (decision.n)
         text = ep_arena_printf(arena, "%.*s [decision %.*s]", (int)EP_MIN(text.n, MESSAGE_MAX), text.p,
                                EP_STR_ARG(decision));
-    return ep_grpc_encode(arena, text);
+    return text;
+}
+
+struct ep_str ep_grpc_message(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena)
+{
+    return ep_grpc_encode(arena, ep_grpc_text(r, decision, arena));
 }
 
 /* The caller's type, if that is gRPC-Web's; empty: it is gRPC's own. */

@@ -1,0 +1,103 @@
+"""Agent2Agent's own SDKs, two ages of Node's and of Python's, over JSON-RPC, REST and gRPC, direct and through ephor: one policy
+by one name of the method holds for all of them."""
+import json
+
+import pytest
+import wire1
+from conftest import HERE, ROOT, node, python
+from harness import SANITIZED, Process, config, free_port, program
+
+NO_SECRETS = '''
+local policy = require "ephor.policy"
+return policy { name = "no-secrets", principle = "P2", match = { protocol = "a2a", method = "message/*" },
+  call = function(c)
+    for _, part in ipairs(c.parts or {}) do
+      if part.text and part.text:find("secret") then return c:deny("no secrets for agents") end
+    end
+  end }'''
+
+SERVERS = {
+    "node 1.3": lambda http, grpc: [program("node"), HERE / "node" / "a2a_server.mjs", "sdk", http, grpc],
+    "node 0.3": lambda http, grpc: [program("node"), HERE / "node" / "a2a_server.mjs", "sdk-0.3", http, grpc],
+    "python 1.3": lambda http, grpc: ["/usr/bin/python3", HERE / "python" / "a2a_server.py", http, grpc],
+}
+CLIENTS = {
+    "node 1.3": ("node 1.3", "python 1.3"), "node 0.3": ("node 0.3",),
+    "python newest": ("python 1.3", "node 1.3"), "python older": ("node 0.3",),
+}
+ERRORS = {
+    ("node 1.3", "JSONRPC"): "JsonRpcUnsupportedOperationError", ("node 1.3", "HTTP+JSON"): "RestUnsupportedOperationError",
+    ("node 1.3", "GRPC"): "GrpcUnsupportedOperationError", ("node 0.3", "JSONRPC"): "UnsupportedOperationJSONRPCError",
+    ("node 0.3", "HTTP+JSON"): "UnsupportedOperationError", ("node 0.3", "GRPC"): "Error",
+    ("python newest", "JSONRPC"): "UnsupportedOperationError", ("python newest", "HTTP+JSON"): "UnsupportedOperationError",
+    ("python newest", "GRPC"): "UnsupportedOperationError", ("python older", "JSONRPC"): "A2AClientJSONRPCError",
+    ("python older", "HTTP+JSON"): "A2AClientHTTPError", ("python older", "GRPC"): "AioRpcError",
+}
+BINDINGS = {"JSONRPC": "http://127.0.0.1:{}/rpc", "HTTP+JSON": "http://127.0.0.1:{}/rest", "GRPC": "127.0.0.1:{}"}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request, tmp_path_factory):
+    http, grpc = free_port(), free_port()
+    env = {"PYTHONPATH": str(ROOT / "build" / "deps" / "sdk-python-newest")} if request.param.startswith("python") else None
+    process = Process("a2a-server", SERVERS[request.param](http, grpc), tmp_path_factory.mktemp("a2a"), env)
+    process.wait_port(http)
+    process.wait_port(grpc)
+    process.sdk, process.http, process.grpc = request.param, http, grpc
+    yield process
+    process.end()
+
+
+def steps_of(client, binding, port, *more):
+    language, age = client.split()
+    url = BINDINGS[binding].format(port)
+    rows = node("a2a_client.mjs", {"1.3": "sdk", "0.3": "sdk-0.3"}[age], binding, url, *more) if language == "node" else \
+        python(age, "a2a_client.py", binding, url, *more)
+    return {row.pop("step"): row for row in rows}
+
+
+def plain(value):
+    """Without the ids that a server makes up."""
+    return json.loads(json.dumps(value), object_hook=lambda o: {k: v for k, v in o.items() if k not in ("messageId", "taskId")})
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+@pytest.mark.parametrize("client", CLIENTS)
+def test_allowed_as_direct_refused_in_its_own_words_and_it_goes_on(ephor, policies, server, client, binding):
+    if server.sdk not in CLIENTS[client]:
+        pytest.skip("the server speaks another version")
+    port = server.grpc if binding == "GRPC" else server.http
+    proxy = ephor(config(port, cluster={"protocol": "h2" if binding == "GRPC" else "http/1.1"},
+                         policies=policies(no_secrets=NO_SECRETS)))
+    direct = steps_of(client, binding, port)
+    told = server.log.count("told a secret")
+    through = steps_of(client, binding, proxy.port)
+    assert told and server.log.count("told a secret") == told, "through ephor nothing secret arrived"
+    for name in ("first", "after denied", "stream", "after denied stream", "last"):
+        assert "value" in direct[name] and plain(through[name].get("value")) == plain(direct[name]["value"]), (name, through[name])
+    for name in ("denied", "denied stream"):
+        assert ERRORS[client, binding] in through[name]["thrown"], through[name]
+        if (client, binding) != ("python older", "HTTP+JSON"):  # which tells of no body
+            assert "no secrets for agents" in through[name]["all"]
+        assert SANITIZED or through[name]["ms"] < 100
+
+
+def test_a_card_passes_byte_for_byte_so_that_its_signature_holds(ephor, server):
+    if not server.sdk.startswith("node"):
+        pytest.skip("this server has no card")
+    proxy = ephor(config(server.http, cluster={"protocol": "http/1.1"}))
+    direct, through = (wire1.get(port, "/.well-known/agent-card.json") for port in (server.http, proxy.port))
+    assert through.status == 200 and through.body == direct.body and b"echo" in direct.body
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON"])
+def test_a_stream_that_breaks_is_an_error_and_no_end(ephor, process, tmp_path, client, binding):
+    """The server dies in the middle: direct, some of the SDKs end the iteration as if that were all."""
+    port = free_port()
+    origin = process(Process("breaking", ["/usr/bin/python3", HERE / "python" / "a2a_breaking.py", port], tmp_path))
+    origin.wait_port(port)
+    proxy = ephor(config(port, cluster={"protocol": "http/1.1"}))
+    steps = steps_of(client, binding, proxy.port, "stream")
+    assert "thrown" in steps["stream"], steps["stream"]
+    assert proxy.metric("ephor_refusals_total", code="upstream.reset") == 1
