@@ -2,10 +2,11 @@
  * AGENTS.md 3.2).
  *
  *   JSON-RPC            200, an error with the id's own bytes; asked for a stream: one event with it
- *   REST                the status, with `code` and `message` for 0.3 and `error` (google.rpc.Status) for 1.0 in one
- * body gRPC                trailers alone, with an ErrorInfo in grpc-status-details-bin begun event stream  one more
- * event; REST's is named error, without which 1.0 takes it for an empty one A2A has no code for "forbidden": decisions
- * are UnsupportedOperation, which has a class of its own in each SDK. */
+ *   REST                the status; one body with `code` and `message` for 0.3 and `error` (google.rpc.Status) for 1.0
+ *   gRPC                trailers alone, with an ErrorInfo in grpc-status-details-bin
+ *   begun event stream  one more event; REST's is named error, without which 1.0 takes it for an empty one
+ *
+ * A2A has no code for "forbidden": decisions are UnsupportedOperation, which has a class of its own in each SDK. */
 #include "agent/a2a.h"
 #include "agent/grpc.h"
 #include "observe/json.h"
