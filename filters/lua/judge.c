@@ -370,22 +370,25 @@ void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_s
 {
     enum ep_mode mode = p->constitutional ? p->mode : EP_MAX(p->mode, set->mode);
     bool shadow = ep_policy_shadow(set, p, s);
+    struct ep_policy_cover *cover;
     enum matches m;
 
     *v = (struct ep_policy_verdict){.decision = EP_POLICY_ALLOW};
     if (mode == EP_MODE_OFF)
         return;
     if (phase == EP_POLICY_CALL) {
-        ep_stream_route(s); /* coverage is by route, and the policy before may have changed it */
+        if (EP_UNLIKELY(!s->route_known)) /* coverage is by route, and the policy before may have changed it */
+            ep_stream_route(s);
+        cover = ep_policy_cover(p, s);
         p->seen++;
-        ep_policy_cover(p, s)->seen++;
+        cover->seen++;
         m = match(p, s, c);
         if (m == NO)
             return;
         v->matched = true;
         if (EP_UNLIKELY(p->matched++ == 0) && !p->duration && s->worker->stats)
             ep_policy_add_statistics(p, s->worker->stats);
-        ep_policy_cover(p, s)->matched++;
+        cover->matched++;
         if (m == UNSEEN || (p->needs && !needs_met(p, c))) {
             ep_policy_blinded(set, p, s, c->blind, v);
             return;
