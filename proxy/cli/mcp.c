@@ -25,7 +25,7 @@ struct options {
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct options *o = state->input;
-    char *more;
+    char *more = NULL; /* clang doesn't see that it ends below */
 
     switch (key) {
     case 'o':
