@@ -5,7 +5,7 @@ haproxy by `proto h2`, nghttpx by `proto=h2`; nginx and h2o have no HTTP/2 towar
 keep-alive, and the table says so. A role that a proxy cannot play raises Cannot.
 
 A role is {front: h1 | h2c | tls | mtls, back: h1 | h2c | tls | mtls}, with `lua` for a policy in Lua and, ephor only, `limit`
-for a rate limit. With tls on both sides ephor intercepts: it makes the certificate, and verifies the host's like the others.
+for a rate limit and `watch` for a policy that looks at each event of a stream. With tls on both sides ephor intercepts: it makes the certificate, and verifies the host's like the others.
 """
 import json
 import os
@@ -40,6 +40,16 @@ def binary(name):
 
 
 # --- ephor --------------------------------------------------------------------------------------------------------------
+WATCH = """\
+local policy = require "ephor.policy"
+return policy {
+  name = "watch",
+  event = function(e)
+    if e.data:find("secret", 1, true) then return e:deny("no secrets") end
+  end,
+}
+"""
+
 POLICY = """\
 local policy = require "ephor.policy"
 return policy {
@@ -76,9 +86,9 @@ def ephor(role, port, upstream, pki, home):
     elif "tls" in role["front"] or role["back"] == "mtls":
         configuration["identity"] = {"files": {"certificate": pki.certificate, "key": pki.key, "roots": pki.roots},
                                      "trust_domain": "cluster.local"}
-    if role.get("lua"):
+    if role.get("lua") or role.get("watch"):
         (home / "policies").mkdir()
-        (home / "policies" / "tenants.lua").write_text(POLICY)
+        (home / "policies" / "policy.lua").write_text(WATCH if role.get("watch") else POLICY)
         configuration["policies"] = {"directory": str(home / "policies"), "budget": {"time": "1s"}}  # callgrind is slow
     if role.get("limit"):
         limit = {"name": "bench", "key": ["path"], "requests": "1000000/s"}
@@ -214,6 +224,8 @@ def command(name, role, port, upstream, pki, home):
     """The command line of a proxy in a role; writes its files into `home`."""
     if "protocol" in role:
         raise Cannot(role["protocol"])
+    if role.get("watch") and name != "ephor":
+        raise Cannot("nothing that looks at events")
     return [str(a) for a in {"ephor": ephor, "haproxy": haproxy, "nghttpx": nghttpx, "nginx": nginx,
                              "h2o": h2o}[name](role, port, upstream, pki, home)]
 

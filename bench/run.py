@@ -53,6 +53,9 @@ def agent_body():
     return json.dumps(call, separators=(",", ":"))
 
 
+EVENTS = b"".join(b'data: {"id":"c1","object":"chat.completion.chunk","model":"gpt-4o","choices":[{"index":0,"delta":{"content":"word %d "}}]}\n\n' % i
+                  for i in range(1000))
+
 # name: what, load (front protocol of the client), roles in order from the client, path, requests a round, clients, streams
 WORKLOADS = {
     "h2c":      dict(title="h2c → h2c, small GET", roles=[dict(front="h2c", back="h2c")], n=200000, c=32, m=8),
@@ -68,6 +71,10 @@ WORKLOADS = {
                      roles=[dict(front="tls", back="tls")], n=100000, c=32, m=8, host="localhost"),
     "connect":  dict(title="new TLS connection for each request (per connection)", roles=[dict(front="tls", back="h2c")],
                      n=0, c=0, m=0, seconds=2),
+    "events":   dict(title="h2c → h2c, 1,000 server-sent events (per stream)", roles=[dict(front="h2c", back="h2c")], n=400, c=4, m=1,
+                     path="/stream.events", size=len(EVENTS)),
+    "watched":  dict(title="the same, a policy in Lua looks at each event", roles=[dict(front="h2c", back="h2c", watch=True)], n=100,
+                     c=4, m=1, path="/stream.events", size=len(EVENTS)),
     "download": dict(title="h2c → h2c, 16 MiB download (per MiB)", roles=[dict(front="h2c", back="h2c")], n=24, c=4, m=1,
                      path="/big", size=16 << 20, unit_requests=16),
 }
@@ -151,10 +158,13 @@ def start_upstreams(group, pki):
     root = group.home / "site"
     root.mkdir()
     (root / "small").write_text("0123456789")
+    (root / "stream.events").write_bytes(EVENTS)
+    types = group.home / "mime.types"
+    types.write_text("text/event-stream events\n")
     with open(root / "big", "wb") as big:
         big.truncate(16 << 20)
     h2c, h1, tls = PORT, PORT + 1, PORT + 2
-    nghttpd = [peers.program("nghttpd"), "-a", "127.0.0.1", "-d", root, "-m", "1000", "-w", "24", "-W", "30"]
+    nghttpd = [peers.program("nghttpd"), "-a", "127.0.0.1", "-d", root, "-m", "1000", "-w", "24", "-W", "30", f"--mime-types-file={types}"]
     group.start(OTHER_CORE, [*nghttpd, "--no-tls", h2c], h2c, "nghttpd")
     group.start(OTHER_CORE, [*nghttpd, tls, pki.key, pki.certificate], tls, "nghttpd")
     home = group.home / "upstream-nginx"
