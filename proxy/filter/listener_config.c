@@ -466,6 +466,7 @@ static bool uses(const struct ep_listener_config *l, const char *filter)
 static void check_listener(void *object, struct ep_checker *c)
 {
     const struct ep_listener_config *l = object;
+    struct ep_route_config *r = l->routes.v;
 
     if (l->name.n == 0 || l->name.n > 64)
         ep_check_error(c, object, "name", "a name has 1 to 64 bytes");
@@ -477,6 +478,9 @@ static void check_listener(void *object, struct ep_checker *c)
         ep_check_error(c, object, "proxy_protocol", "an intercepted connection has no PROXY header");
     if (l->authorize.n && l->filters.n && !uses(l, "identity") && !uses(l, "agent"))
         ep_check_error(c, object, "authorize", "the filters of this listener judge nobody: add identity, or agent");
+    for (size_t i = 0; i < l->routes.n; i++)
+        if (r[i].scripts.n && !uses(l, "lua"))
+            ep_check_error(c, &r[i], "scripts", "the listener has no filter 'lua' whose scripts a route could choose");
     if (l->protocol == EP_LISTENER_TCP && l->authorize.n)
         ep_check_warning(c, object, "protocol", "of opaque bytes only the principal is seen by authorize");
 }
