@@ -101,3 +101,46 @@ def test_a_stream_that_breaks_is_an_error_and_no_end(ephor, process, tmp_path, c
     steps = steps_of(client, binding, proxy.port, "stream")
     assert "thrown" in steps["stream"], steps["stream"]
     assert proxy.metric("ephor_refusals_total", code="upstream.reset") == 1
+
+
+NO_CODENAMES = '''
+local policy = require "ephor.policy"
+return policy { name = "no-codenames", match = { protocol = "a2a" },
+  event = function(e) if e.data:find("osprey") then return e:deny("no codenames") end end }'''
+
+
+def two_updates(version, binding):
+    """An agent whose second event says what it must not, and which then waits."""
+    def update(request, text):
+        parts = "content" if version == "0.3" else "parts"
+        status = {"state": "TASK_STATE_WORKING", "message": {"messageId": "m", "role": "ROLE_AGENT", parts: [{"text": text}]}}
+        event = {"statusUpdate": {"taskId": "t", "contextId": "c", "status": status}}
+        if version == "0.3" and binding == "JSONRPC":
+            status = {"state": "working", "message": {"kind": "message", "messageId": "m", "role": "agent",
+                                                      "parts": [{"kind": "text", "text": text}]}}
+            event = {"kind": "status-update", "taskId": "t", "contextId": "c", "final": False, "status": status}
+        if binding == "JSONRPC":
+            event = {"jsonrpc": "2.0", "id": json.loads(request.body)["id"], "result": event}
+        return f"data: {json.dumps(event)}\n\n".encode()
+
+    def serve(wire, request):
+        wire.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        for text in ("hello", "osprey"):
+            said = update(request, text)
+            wire.send(f"{len(said):x}\r\n".encode() + said + b"\r\n")
+    return serve
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON"])
+def test_a_policy_ends_a_stream_by_an_error_of_the_sdk(ephor, policies, h1_server, client, binding):
+    origin = h1_server(two_updates("0.3" if client in ("node 0.3", "python older") else "1.0", binding))
+    proxy = ephor(config(origin.port, cluster={"protocol": "http/1.1"}, policies=policies(no_codenames=NO_CODENAMES)))
+    language, age = client.split()
+    url = BINDINGS[binding].format(proxy.port)
+    rows = node("a2a_client.mjs", {"1.3": "sdk", "0.3": "sdk-0.3"}[age], binding, url, "stream") if language == "node" else \
+        python(age, "a2a_client.py", binding, url, "stream")
+    assert [row["step"] for row in rows] == ["event", "stream"], "one event passed, the other is the error"
+    assert "osprey" not in json.dumps(rows) and "thrown" in rows[-1], rows
+    if (client, binding) != ("python older", "HTTP+JSON"):
+        assert "no codenames" in rows[-1]["all"], rows
