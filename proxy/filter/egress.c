@@ -10,7 +10,8 @@
 
 struct ep_egress *ep_egress_ref(struct ep_egress *e)
 {
-    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+    if (e)
+        atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
     return e;
 }
 

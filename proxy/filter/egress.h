@@ -32,6 +32,7 @@ struct ep_egress {
     struct ep_pinned *pinned;      /* of the process */
 };
 
+/* One more reference; NULL stays NULL: a configuration that was not loaded from a file has none. */
 struct ep_egress *ep_egress_ref(struct ep_egress *e);
 void ep_egress_unref(struct ep_egress *e); /* NULL is fine */
 
