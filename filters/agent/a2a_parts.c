@@ -6,6 +6,7 @@
 #include "agent/parts.h"
 
 #include "agent/json.h"
+#include "agent/json_walk.h"
 #include "observe/json.h"
 
 #define DEPTH_MAX (EP_SCAN_DEPTH_MAX + 1) /* the scan has let nothing deeper in */
@@ -15,33 +16,10 @@ struct frame {
     bool object, free; /* free: the sender's own JSON */
 };
 
-static bool is_any(struct ep_str s, const char *const *words, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (ep_str_eq(s, ep_str(words[i])))
-            return true;
-    return false;
-}
-#define IS_ANY(s, ...) is_any(s, (const char *const[]){__VA_ARGS__}, EP_COUNT(((const char *const[]){__VA_ARGS__})))
-
 static bool is_no_text(struct ep_str key)
 {
-    return IS_ANY(key, "kind", "type", "mimeType", "mime_type", "mediaType", "media_type", "bytes", "fileWithBytes",
+    return EP_WALK_IS_ANY(key, "kind", "type", "mimeType", "mime_type", "mediaType", "media_type", "bytes", "fileWithBytes",
                   "file_with_bytes", "raw");
-}
-
-static const char *string_end(const char *p, const char *end)
-{
-    for (p++; p < end && *p != '"'; p++)
-        p += *p == '\\';
-    return p < end ? p + 1 : end;
-}
-
-static bool is_key(const char *p, const char *end)
-{
-    while (p < end && (unsigned char)*p <= ' ')
-        p++;
-    return p < end && *p == ':';
 }
 
 static void put(char *out, size_t *n, struct ep_str value)
@@ -62,15 +40,15 @@ struct ep_str ep_parts_text(struct ep_str json, struct ep_arena *arena)
     for (; p < end; p = e) {
         e = p + 1;
         if ((*p == '{' || *p == '[') && f < v + DEPTH_MAX) {
-            bool free = f->free || (f->object && IS_ANY(f->key, "data", "metadata"));
+            bool free = f->free || (f->object && EP_WALK_IS_ANY(f->key, "data", "metadata"));
             struct ep_str key = f->key;
             *++f = (struct frame){.object = *p == '{', .free = free, .key = *p == '{' ? (struct ep_str){NULL, 0} : key};
         } else if ((*p == '}' || *p == ']') && f > v) {
             f--;
         } else if (*p == '"') {
-            e = string_end(p, end);
+            e = ep_walk_string(p, end);
             struct ep_str value = ep_str_n(p, (size_t)(e - p));
-            bool key = f->object && is_key(e, end);
+            bool key = f->object && ep_walk_is_key(e, end);
             if (key)
                 f->key = ep_str_n(p + 1, value.n - 2);
             if (f->free || (!key && !is_no_text(f->key)))

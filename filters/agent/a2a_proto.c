@@ -128,17 +128,6 @@ static bool write_bytes(struct ep_json *j, struct ep_str s, struct ep_arena *are
     return true;
 }
 
-static double double_of(struct ep_str bytes)
-{
-    uint64_t bits = 0;
-    double d;
-
-    for (unsigned i = 0; i < 8; i++)
-        bits |= (uint64_t)(unsigned char)bytes.p[i] << (8 * i);
-    memcpy(&d, &bits, sizeof d);
-    return d;
-}
-
 static bool write_struct(struct ep_json *j, struct ep_str text, unsigned depth);
 
 static bool write_list(struct ep_json *j, struct ep_str text, unsigned depth);
@@ -159,7 +148,7 @@ static bool write_value(struct ep_json *j, struct ep_str text, unsigned depth)
     if (f.number == 1 && f.wire == EP_PROTO_VARINT)
         return ep_json_null(j), true;
     if (f.number == 2 && f.wire == EP_PROTO_FIXED64)
-        return ep_json_double(j, double_of(f.bytes)), true;
+        return ep_json_double(j, ep_proto_double(f.bytes)), true;
     if (f.number == 3 && f.wire == EP_PROTO_BYTES)
         return write_string(j, f.bytes);
     if (f.number == 4 && f.wire == EP_PROTO_VARINT)

@@ -33,34 +33,11 @@ struct ep_str ep_agent_body(struct ep_stream *s, struct ep_body *b)
 
 /* --- decoded --- */
 
-/* A text that grows in an arena; what it grew out of stays there until the stream ends. */
-struct text {
-    struct ep_arena *arena;
-    char *p;
-    size_t n, room;
-};
-
-static void take(void *user, const unsigned char *p, size_t n)
-{
-    struct text *t = user;
-
-    if (t->n + n + EP_SCAN_PADDING > t->room) {
-        size_t room = 2 * (t->n + n) + EP_SCAN_PADDING;
-        char *more = ep_arena_alloc(t->arena, room);
-        if (t->n)
-            memcpy(more, t->p, t->n);
-        t->p = more;
-        t->room = room;
-    }
-    memcpy(t->p + t->n, p, n);
-    t->n += n;
-}
-
 enum ep_blind_reason ep_agent_decoded(struct ep_stream *s, const struct ep_codings *c, struct ep_body *b,
                                       struct ep_str *out)
 {
-    struct text text = {.arena = &s->arena};
-    struct ep_decoder *d = ep_decoder_new(c, s->chain->config->max_body_bytes, take, &text);
+    struct ep_decoded text = {.arena = &s->arena, .spare = EP_SCAN_PADDING};
+    struct ep_decoder *d = ep_decoder_new(c, s->chain->config->max_body_bytes, ep_decoded_take, &text);
     enum ep_decode_status status = EP_DECODE_OK;
 
     for (uint32_t i = 0; i < b->count && status == EP_DECODE_OK; i++) {

@@ -72,17 +72,6 @@ static bool is_utf8(struct ep_str s)
     return true;
 }
 
-static double number_of(struct ep_str bytes)
-{
-    uint64_t bits = 0;
-    double d;
-
-    for (unsigned i = 0; i < 8; i++)
-        bits |= (uint64_t)(unsigned char)bytes.p[i] << (8 * i);
-    memcpy(&d, &bits, sizeof d);
-    return d;
-}
-
 /* Field `f` where it is wanted. The last of several counts, as protobuf says. */
 static bool keep(struct ep_bus_message *m, const struct wanted *w, const struct ep_proto_field *f)
 {
@@ -93,7 +82,7 @@ static bool keep(struct ep_bus_message *m, const struct wanted *w, const struct 
     if (w->wire == EP_PROTO_VARINT) {
         memcpy(to, &(uint32_t){(uint32_t)f->varint}, sizeof(uint32_t));
     } else if (w->wire == EP_PROTO_FIXED64) {
-        double d = number_of(f->bytes);
+        double d = ep_proto_double(f->bytes);
         m->has_impact = true;
         memcpy(to, &d, sizeof d);
         return d - d == 0; /* neither infinite nor none */

@@ -44,33 +44,11 @@ enum ep_grpc_result ep_grpc_next(struct ep_str *rest, size_t max_bytes, struct e
 
 /* --- compressed --- */
 
-struct text {
-    struct ep_arena *arena;
-    char *p;
-    size_t n, room;
-};
-
-static void take(void *user, const unsigned char *p, size_t n)
-{
-    struct text *t = user;
-
-    if (t->n + n > t->room) {
-        size_t room = 2 * (t->n + n);
-        char *more = ep_arena_alloc(t->arena, room);
-        if (t->n)
-            memcpy(more, t->p, t->n);
-        t->p = more;
-        t->room = room;
-    }
-    memcpy(t->p + t->n, p, n);
-    t->n += n;
-}
-
 enum ep_blind_reason ep_grpc_plain(const struct ep_headers *h, const struct ep_grpc_frame *f, size_t max_bytes,
                                    struct ep_arena *arena, struct ep_str *out)
 {
     struct ep_str encoding = ep_str_trim(ep_headers_get(h, EP_STR("grpc-encoding")));
-    struct text text = {.arena = arena};
+    struct ep_decoded text = {.arena = arena};
     struct ep_codings codings = {0};
     struct ep_decoder *d;
     enum ep_decode_status status;
@@ -81,7 +59,7 @@ enum ep_blind_reason ep_grpc_plain(const struct ep_headers *h, const struct ep_g
     if (!ep_str_caseeq(encoding, EP_STR("gzip")) && !ep_str_caseeq(encoding, EP_STR("deflate")))
         return EP_BLIND_ENCODING; /* identity too: the flag must not be set with it */
     ep_codings_add(&codings, encoding);
-    d = ep_decoder_new(&codings, max_bytes, take, &text);
+    d = ep_decoder_new(&codings, max_bytes, ep_decoded_take, &text);
     status = ep_decoder_feed(d, (const unsigned char *)f->payload.p, f->payload.n);
     if (status == EP_DECODE_OK)
         status = ep_decoder_end(d);
@@ -145,4 +123,15 @@ bool ep_proto_next(struct ep_str *rest, struct ep_proto_field *out)
     default:
         return false;
     }
+}
+
+double ep_proto_double(struct ep_str bytes)
+{
+    uint64_t bits = 0;
+    double d;
+
+    for (unsigned i = 0; i < 8; i++)
+        bits |= (uint64_t)(unsigned char)bytes.p[i] << (8 * i);
+    memcpy(&d, &bits, sizeof d);
+    return d;
 }

@@ -43,5 +43,7 @@ struct ep_proto_field {
 };
 /* Takes the next field off `rest`, which is not empty. False: malformed. Groups are: proto3 has none. */
 bool ep_proto_next(struct ep_str *rest, struct ep_proto_field *out);
+/* The number that the 8 bytes of an EP_PROTO_FIXED64 are. */
+double ep_proto_double(struct ep_str bytes);
 
 #endif

@@ -6,6 +6,7 @@
 #include "agent/model.h"
 
 #include "agent/agent.h"
+#include "agent/json_walk.h"
 #include "observe/json.h"
 
 #define DEPTH_MAX (EP_SCAN_DEPTH_MAX + 1) /* the scan has let nothing deeper in */
@@ -25,26 +26,17 @@ struct reader {
     unsigned *media;
 };
 
-static bool is_any(struct ep_str s, const char *const *words, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (ep_str_eq(s, ep_str(words[i])))
-            return true;
-    return false;
-}
-#define IS_ANY(s, ...) is_any(s, (const char *const[]){__VA_ARGS__}, EP_COUNT(((const char *const[]){__VA_ARGS__})))
-
 /* Names, kinds and sealed data: nothing that a model reads. */
 static bool is_no_text(struct ep_str key)
 {
     return (key.n > 3 && ep_str_eq(ep_str_n(key.p + key.n - 3, 3), EP_STR("_id"))) ||
-           IS_ANY(key, "id", "role", "status", "media_type", "format", "detail", "ttl", "signature", "encrypted_content",
+           EP_WALK_IS_ANY(key, "id", "role", "status", "media_type", "format", "detail", "ttl", "signature", "encrypted_content",
                   "encrypted_index", "file_data", "b64_json");
 }
 
 static bool is_url(struct ep_str key)
 {
-    return IS_ANY(key, "url", "image_url", "file_url");
+    return EP_WALK_IS_ANY(key, "url", "image_url", "file_url");
 }
 
 static void put(struct reader *r, struct ep_str value)
@@ -76,7 +68,7 @@ static void see_type(struct reader *r, struct frame *f, struct ep_str value)
     struct ep_str type = ep_str_n(word, ep_json_plain(value, word, sizeof word));
 
     f->typed = true;
-    f->sealed |= IS_ANY(type, "base64", "redacted_thinking");
+    f->sealed |= EP_WALK_IS_ANY(type, "base64", "redacted_thinking");
     for (size_t i = 0; i < EP_COUNT(kinds); i++)
         if (ep_str_eq(type, ep_str(kinds[i].type)))
             r->media[kinds[i].media]++;
@@ -103,20 +95,6 @@ static void leave(struct reader *r, const struct frame *f)
         put(r, f->data);
 }
 
-static const char *string_end(const char *p, const char *end)
-{
-    for (p++; p < end && *p != '"'; p++)
-        p += *p == '\\';
-    return p < end ? p + 1 : end;
-}
-
-static bool is_key(const char *p, const char *end)
-{
-    while (p < end && (unsigned char)*p <= ' ')
-        p++;
-    return p < end && *p == ':';
-}
-
 /* One part, which the scan has found to be JSON. */
 static void read_part(struct reader *r, struct ep_str json)
 {
@@ -128,7 +106,7 @@ static void read_part(struct reader *r, struct ep_str json)
         char c = *p;
         e = p + 1;
         if ((c == '{' || c == '[') && f < v + DEPTH_MAX) {
-            bool free = f->free || (c == '{' && f->object && IS_ANY(f->key, "input", "arguments", "variables"));
+            bool free = f->free || (c == '{' && f->object && EP_WALK_IS_ANY(f->key, "input", "arguments", "variables"));
             struct ep_str key = f->key;
             *++f = (struct frame){.object = c == '{', .free = free, .key = c == '{' ? (struct ep_str){NULL, 0} : key};
             objects += c == '{';
@@ -136,9 +114,9 @@ static void read_part(struct reader *r, struct ep_str json)
             objects -= f->object;
             leave(r, f--);
         } else if (c == '"') {
-            e = string_end(p, end);
+            e = ep_walk_string(p, end);
             struct ep_str value = ep_str_n(p, (size_t)(e - p));
-            if (f->object && is_key(e, end)) {
+            if (f->object && ep_walk_is_key(e, end)) {
                 f->key = ep_str_n(p + 1, value.n - 2);
                 if (f->free)
                     put(r, value);

@@ -5,6 +5,7 @@
 #include "filter/refusal.h"
 #include "http/headers.h"
 #include "lua/host.h"
+#include "observe/json.h"
 
 static const char not_json[] = "it is not JSON";
 
@@ -226,19 +227,6 @@ static bool has_hit(lua_State *L, struct ep_redact_job *j, struct ep_str s)
 
 /* --- JSON --- */
 
-static const char *string_end(const char *p, const char *end)
-{
-    for (p++; p < end; p++) {
-        if (*p == '"')
-            return p + 1;
-        if (*p == '\\')
-            p++;
-        else if ((unsigned char)*p < 0x20)
-            return NULL;
-    }
-    return NULL;
-}
-
 static int hex_value(char c)
 {
     c = ep_lower(c);
@@ -345,7 +333,7 @@ static void redact_json(lua_State *L, struct ep_redact_job *j)
     while (p < end && !j->refused) {
         const char *e = p + 1;
         if (*p == '"') {
-            e = string_end(p, end);
+            e = ep_json_string_end(p, end);
             if (e)
                 redact_string(L, j, p, e);
         } else if ((*p >= '0' && *p <= '9') || *p == '-') {

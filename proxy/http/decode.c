@@ -338,3 +338,19 @@ enum ep_decode_status ep_decoder_end(struct ep_decoder *d)
     }
     return d->status;
 }
+
+void ep_decoded_take(void *user, const unsigned char *p, size_t n)
+{
+    struct ep_decoded *d = user;
+
+    if (d->n + n + d->spare > d->room) {
+        size_t room = 2 * (d->n + n) + d->spare;
+        char *more = ep_arena_alloc(d->arena, room);
+        if (d->n)
+            memcpy(more, d->p, d->n);
+        d->p = more;
+        d->room = room;
+    }
+    memcpy(d->p + d->n, p, n);
+    d->n += n;
+}

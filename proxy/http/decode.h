@@ -41,6 +41,15 @@ enum ep_decode_status {
 /* Decoded bytes, valid during the call. */
 typedef void ep_decode_sink(void *user, const unsigned char *p, size_t n);
 
+/* A sink: all of it, in an arena, `spare` bytes behind it ours too. What it grew out of stays there as long as the arena. */
+struct ep_decoded {
+    struct ep_arena *arena;
+    size_t spare;
+    char *p;
+    size_t n, room;
+};
+void ep_decoded_take(void *user, const unsigned char *p, size_t n);
+
 struct ep_decoder;
 /* At least one coding. max_bytes: of what comes out. */
 struct ep_decoder *ep_decoder_new(const struct ep_codings *c, size_t max_bytes, ep_decode_sink *sink, void *user);

@@ -43,6 +43,8 @@ static inline struct ep_str ep_json_text(const struct ep_json *j) { return ep_st
 bool ep_json_next(struct ep_str *rest, struct ep_str *key, struct ep_str *value);
 /* A member's raw value, empty when there is none. "metadata.listener" looks into an object. */
 struct ep_str ep_json_member(struct ep_str object, const char *path);
+/* Behind the closing quote of the string that begins at p; NULL: it begins or ends nowhere, or has a control character. */
+const char *ep_json_string_end(const char *p, const char *end);
 /* What a string says: quotes and escapes undone into `out`, cut to `room`; another value is itself. The length. */
 size_t ep_json_plain(struct ep_str value, char *out, size_t room);
 

@@ -12,8 +12,7 @@ static const char *space(const char *p, const char *end)
     return p;
 }
 
-/* Behind the closing quote; NULL: there is none. */
-static const char *string_end(const char *p, const char *end)
+const char *ep_json_string_end(const char *p, const char *end)
 {
     if (p >= end || *p != '"')
         return NULL;
@@ -43,7 +42,7 @@ static const char *value_end(const char *p, const char *end)
         if (p >= end)
             return NULL;
         if (*p == '"') {
-            p = string_end(p, end);
+            p = ep_json_string_end(p, end);
             if (!p)
                 return NULL;
         } else if (*p == '{' || *p == '[') {
@@ -79,13 +78,13 @@ bool ep_json_next(struct ep_str *rest, struct ep_str *key, struct ep_str *value)
     /* The bracket is the first thing; behind a member stands a comma. An array's elements have no keys. */
     object = *p == '{' || *p == ',';
     if (*p == ',') { /* of what? a key is followed by a colon, an element is not */
-        const char *after = string_end(space(p + 1, end), end);
+        const char *after = ep_json_string_end(space(p + 1, end), end);
         object = after && space(after, end) < end && *space(after, end) == ':';
     }
     p = space(p + 1, end);
     *key = (struct ep_str){NULL, 0};
     if (object) {
-        stop = string_end(p, end);
+        stop = ep_json_string_end(p, end);
         if (!stop)
             return false;
         *key = ep_str_n(p + 1, (size_t)(stop - p) - 2);
