@@ -267,4 +267,20 @@ static inline void play_free(struct play *p)
             fail_msg("'%.*s' is not '%s'", EP_STR_ARG(slice_), text);                                                  \
     } while (0)
 
+/* A test's setup and teardown: the state is a play with its chain. */
+static inline int play_setup(void **state)
+{
+    struct play *p = play_new();
+
+    play_chain(p);
+    *state = p;
+    return 0;
+}
+
+static inline int play_teardown(void **state)
+{
+    play_free(*state);
+    return 0;
+}
+
 #endif

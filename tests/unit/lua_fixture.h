@@ -300,4 +300,22 @@ static inline struct ep_str request_header(const struct fake_stream *f, const ch
             fail_msg("'%s' is not in '%s'", part, text);                                                               \
     } while (0)
 
+/* A test's setup and teardown: the state is a play. */
+static inline int play_setup(void **state)
+{
+    struct play *p = malloc(sizeof *p);
+
+    play_init(p);
+    *state = p;
+    ep_log_set_level(EP_LOG_OFF);
+    return 0;
+}
+
+static inline int play_teardown(void **state)
+{
+    play_fini(*state);
+    free(*state);
+    return 0;
+}
+
 #endif

@@ -11,21 +11,6 @@ const struct ep_filter *const play_filter = &ep_filter_agent;
 #define JSON "content-type: application/json|accept: application/json"
 #define MCP  "content-type: application/json|accept: application/json, text/event-stream|mcp-session-id: s"
 
-static int setup(void **state)
-{
-    struct play *p = play_new();
-
-    play_chain(p);
-    *state = p;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    play_free(*state);
-    return 0;
-}
-
 static void post(struct play *p, const char *path, const char *headers, const char *body)
 {
     play_request(p, "POST", path, headers, body, strlen(body), 7);
@@ -486,7 +471,7 @@ static void test_web_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, play_setup, play_teardown)
         T(test_json_rpc),       T(test_what_two_would_read_differently),
         T(test_rest),           T(test_grpc),
         T(test_grpc_malformed), T(test_answers),

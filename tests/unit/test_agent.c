@@ -12,21 +12,6 @@ const struct ep_filter *const play_filter = &ep_filter_agent;
 
 #define MCP_HEADERS "content-type: application/json|accept: application/json, text/event-stream|"
 
-static int setup(void **state)
-{
-    struct play *p = play_new();
-
-    play_chain(p);
-    *state = p;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    play_free(*state);
-    return 0;
-}
-
 static void post(struct play *p, const char *path, const char *headers, const char *body)
 {
     play_request(p, "POST", path, headers, body, strlen(body), 100000);
@@ -603,7 +588,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tenants),
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, play_setup, play_teardown)
         T(test_a_tool_call), T(test_mcp_messages), T(test_a_batch), T(test_sessions),
         T(test_what_two_would_read_differently_is_refused), T(test_headers_must_agree), T(test_blind),
         T(test_too_large_without_a_length), T(test_calls_have_what_may_be), T(test_a_compressed_call), T(test_a_compressed_call_that_stays_unseen),

@@ -152,23 +152,6 @@ static const char *const parts[] = {
 };
 static char code[16384];
 
-static int setup(void **state)
-{
-    struct play *p = malloc(sizeof *p);
-
-    play_init(p);
-    *state = p;
-    ep_log_set_level(EP_LOG_OFF);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    play_fini(*state);
-    free(*state);
-    return 0;
-}
-
 static int compile(lua_State *L)
 {
     ep_lua_env_push(L, EP_LUA_POLICY, NULL);
@@ -237,7 +220,7 @@ static void test_random_calls(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_random_calls, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_random_calls, play_setup, play_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,24 +8,6 @@ extern const struct ep_filter ep_filter_policies;
 
 #define HEAD "local policy = require 'ephor.policy' return policy { "
 
-static int setup(void **state)
-{
-    struct play *p = malloc(sizeof *p);
-
-    play_init(p);
-    p->policies.mode = EP_MODE_ENFORCE;
-    *state = p;
-    ep_log_set_level(EP_LOG_OFF);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    play_fini(*state);
-    free(*state);
-    return 0;
-}
-
 static struct ep_policy_set *load(struct play *p)
 {
     struct ep_error err = {""};
@@ -343,7 +325,7 @@ static void test_what_can_not_pause_does_not(void **state)
     }
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, play_setup, play_teardown)
 
 int main(void)
 {

@@ -4,23 +4,6 @@
 
 #include "lua/host.h"
 
-static int setup(void **state)
-{
-    struct play *p = malloc(sizeof *p);
-
-    play_init(p);
-    *state = p;
-    ep_log_set_level(EP_LOG_OFF);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    play_fini(*state);
-    free(*state);
-    return 0;
-}
-
 struct chunk {
     const char *code;
     enum ep_lua_dialect dialect;
@@ -466,7 +449,7 @@ static void test_garbage_is_collected_as_fast_as_made(void **state)
     ep_lua_unref(l);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, play_setup, play_teardown)
 
 int main(void)
 {

@@ -11,23 +11,6 @@
 #define SLOW 1
 #endif
 
-static int setup(void **state)
-{
-    struct play *p = malloc(sizeof *p);
-
-    play_init(p);
-    *state = p;
-    ep_log_set_level(EP_LOG_OFF);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    play_fini(*state);
-    free(*state);
-    return 0;
-}
-
 enum ending { FAILS, ERRS, OVERRUNS, ENDS }; /* FAILS: either of the next two */
 
 /* Where the ending must not depend on how busy the machine is. */
@@ -179,7 +162,7 @@ static void test_each_ends_by_itself(void **state)
     ep_lua_unref(l);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, play_setup, play_teardown)
 
 int main(void)
 {

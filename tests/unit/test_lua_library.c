@@ -11,24 +11,6 @@
 
 extern const struct ep_filter ep_filter_policies;
 
-static int setup(void **state)
-{
-    struct play *p = malloc(sizeof *p);
-
-    play_init(p);
-    p->policies.mode = EP_MODE_ENFORCE;
-    *state = p;
-    ep_log_set_level(EP_LOG_OFF);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    play_fini(*state);
-    free(*state);
-    return 0;
-}
-
 static unsigned link_tests(const struct play *p)
 {
     char path[512], library[PATH_MAX], from[PATH_MAX + 256], to[512];
@@ -126,7 +108,7 @@ static void test_keys_are_no_door(void **state)
                         "allow");
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, play_setup, play_teardown)
 
 int main(void)
 {

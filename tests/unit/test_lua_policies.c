@@ -6,24 +6,6 @@
 
 extern const struct ep_filter ep_filter_policies;
 
-static int setup(void **state)
-{
-    struct play *p = malloc(sizeof *p);
-
-    play_init(p);
-    p->policies.mode = EP_MODE_ENFORCE;
-    *state = p;
-    ep_log_set_level(EP_LOG_OFF);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    play_fini(*state);
-    free(*state);
-    return 0;
-}
-
 static void load_policy(struct play *p, const char *text)
 {
     struct ep_error err = {""};
@@ -570,7 +552,7 @@ static void test_report(void **state)
     ep_json_fini(&j);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, play_setup, play_teardown)
 
 int main(void)
 {

@@ -10,21 +10,6 @@ const struct ep_filter *const play_filter = &ep_filter_agent;
 #define JSON      "content-type: application/json"
 #define ANTHROPIC JSON "|anthropic-version: 2023-06-01"
 
-static int setup(void **state)
-{
-    struct play *p = play_new();
-
-    play_chain(p);
-    *state = p;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    play_free(*state);
-    return 0;
-}
-
 static void post(struct play *p, const char *path, const char *headers, const char *body)
 {
     play_request(p, "POST", path, headers, body, strlen(body), 100000);
@@ -248,7 +233,8 @@ static void test_each_request_of_a_batch_is_a_call(void **state)
 {
     struct play *p = *state;
     const struct ep_call *c;
-    char *many = ep_malloc(40000);
+    const size_t room = 40000;
+    char *many = ep_malloc(room);
     size_t n;
 
     post(p, "/v1/messages/batches", ANTHROPIC,
@@ -267,10 +253,10 @@ static void test_each_request_of_a_batch_is_a_call(void **state)
     assert_string_equal(names(ep_model_tools(c->to_model, &p->s->arena)), "shell");
     assert_null(c->next);
     play_end(p);
-    n = (size_t)sprintf(many, "{\"requests\":[");
+    n = (size_t)snprintf(many, room, "{\"requests\":[");
     for (unsigned i = 0; i <= EP_MODEL_BATCH_MAX; i++)
-        n += (size_t)sprintf(many + n, "%s{\"params\":{}}", i ? "," : "");
-    sprintf(many + n, "]}");
+        n += (size_t)snprintf(many + n, room - n, "%s{\"params\":{}}", i ? "," : "");
+    snprintf(many + n, room - n, "]}");
     p->config.max_body_bytes = 1 << 20;
     post(p, "/v1/messages/batches", ANTHROPIC, many);
     assert_true(p->passed && p->s->call.visible == EP_VISIBLE_HEADERS && p->s->call.blind == EP_BLIND_TOO_LARGE);
@@ -280,7 +266,7 @@ static void test_each_request_of_a_batch_is_a_call(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, play_setup, play_teardown)
         T(test_prompts), T(test_what_is_offered), T(test_the_other_fields), T(test_paths),
         T(test_what_two_would_read_differently_is_refused), T(test_a_body_that_is_no_json_is_not_seen),
         T(test_each_request_of_a_batch_is_a_call),

@@ -4,24 +4,6 @@
 
 #include "lua/possible.h"
 
-static int setup(void **state)
-{
-    struct play *p = malloc(sizeof *p);
-
-    play_init(p);
-    p->policies.mode = EP_MODE_ENFORCE;
-    *state = p;
-    ep_log_set_level(EP_LOG_OFF);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    play_fini(*state);
-    free(*state);
-    return 0;
-}
-
 /* Loads a.lua with that text; the set is let go again when it was good. */
 static bool loads(struct play *p, const char *text, struct ep_error *err)
 {
@@ -184,10 +166,10 @@ static void test_places(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_fields_of_protocols, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_what_functions_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fields_of_protocols, play_setup, play_teardown),
+        cmocka_unit_test_setup_teardown(test_what_functions_read, play_setup, play_teardown),
         cmocka_unit_test(test_broken_text_is_no_matter),
-        cmocka_unit_test_setup_teardown(test_places, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_places, play_setup, play_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

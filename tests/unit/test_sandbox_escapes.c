@@ -5,23 +5,6 @@
 
 #include "lua/host.h"
 
-static int setup(void **state)
-{
-    struct play *p = malloc(sizeof *p);
-
-    play_init(p);
-    *state = p;
-    ep_log_set_level(EP_LOG_OFF);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    play_fini(*state);
-    free(*state);
-    return 0;
-}
-
 static const struct row {
     const char *name;
     const char *attempt; /* its result or error … */
@@ -211,7 +194,7 @@ static void test_the_list_of_what_is_there(void **state)
     ep_lua_unref(l);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, play_setup, play_teardown)
 
 int main(void)
 {
