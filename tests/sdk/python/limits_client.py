@@ -1,46 +1,13 @@
 """limits_client.py openai|anthropic URL: the same as node/limits_client.mjs, with the SDKs of Python."""
-import json
 import sys
-import time
 
-which, url = sys.argv[1:]
-MESSAGES = [{"role": "user", "content": "who rules?"}]
+from steps import step
+from talk import talk
 
-if which == "openai":
-    import openai
-    client = openai.OpenAI(api_key="test-key", base_url=f"{url}/v1")
+call, stream = talk(*sys.argv[1:])
 
-    def call(model):
-        return client.chat.completions.create(model=model, messages=MESSAGES).choices[0].message.content
-
-    def stream(model):
-        chunks = client.chat.completions.create(model=model, messages=MESSAGES, stream=True)
-        return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-else:
-    import anthropic
-    client = anthropic.Anthropic(api_key="test-key", base_url=url)
-
-    def call(model):
-        return client.messages.create(model=model, max_tokens=64, messages=MESSAGES).content[0].text
-
-    def stream(model):
-        events = client.messages.create(model=model, max_tokens=64, messages=MESSAGES, stream=True)
-        return "".join(event.delta.text for event in events if event.type == "content_block_delta")
-
-
-def step(name, run, model):
-    start = time.monotonic()
-    try:
-        told = {"value": run(model)}
-    except Exception as error:
-        response = getattr(error, "response", None)
-        told = {"thrown": type(error).__name__, "status": getattr(error, "status_code", None), "message": str(error),
-                "wait": response.headers.get("retry-after") if response is not None else None}
-    print(json.dumps({"step": name, "ms": (time.monotonic() - start) * 1000, **told}), flush=True)
-
-
-step("call", call, "law-1")
-step("stream", stream, "law-1")
-step("over", call, "law-1")
-step("stream over", stream, "law-1")
-step("another model", call, "law-2")
+step("call", lambda: call("law-1"))
+step("stream", lambda: stream("law-1"))
+step("over", lambda: call("law-1"))
+step("stream over", lambda: stream("law-1"))
+step("another model", lambda: call("law-2"))
