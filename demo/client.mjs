@@ -23,7 +23,8 @@ console.log(`connected to ${server.name} ${server.version}`);
 
 const { tools } = await client.listTools();
 console.log(`tools/list          ${tools.length} tools: ${tools.slice(0, 5).map((t) => t.name).join(", ")}, …`);
-assert.ok(tools.some((t) => t.name === "echo") && tools.some((t) => t.name === "get-env"));
+assert.ok(tools.some((t) => t.name === "echo"));
+assert.ok(!tools.some((t) => t.name === "get-env"), "what may not be called isn't in the list");
 
 const echo = () => client.callTool({ name: "echo", arguments: { message: "the kings rule by the law" } });
 const allowed = await timed(echo);
