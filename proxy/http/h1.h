@@ -169,6 +169,7 @@ struct h1_leg {
     uint64_t send_left;             /* H1_LENGTH */
     const struct ep_headers *trailers;
     bool head_sent;
+    bool live;                      /* server: the head that was sent says server-sent events */
     bool continued;                 /* 100 was sent */
     bool expects;                   /* the client waits for 100 */
     bool tail_sent;                 /* the last byte of our message was given to the connection */

@@ -163,6 +163,7 @@ void h1_server_headers(struct h1_leg *l, struct ep_headers *headers, bool end)
                                                        : H1_CONNECTION_NONE;
     l->framing = w.framing;
     l->head_sent = true;
+    l->live = status == 200 && ep_headers_are_events(headers);
     if (!h1_send_head(h, &w, status))
         h1_leg_fail(l, EP_RESET_INTERNAL);
 }
@@ -175,8 +176,10 @@ void h1_server_eof(struct h1_conn *h)
     case H1_IN_TRAILERS:
         h1_break(h, EP_RESET_CONNECTION, EP_CLOSE_EOF, false);
         break;
-    default:
-        break; /* a half close: what was asked is answered, then settle closes */
+    default: /* a half close: what was asked is answered, then settle closes */
+        if (h->leg && h->leg->live && !h->leg->tail_sent) /* but nobody ends their side and listens on for ever: they are gone */
+            h1_break(h, EP_RESET_CONNECTION, EP_CLOSE_EOF, false);
+        break;
     }
 }
 

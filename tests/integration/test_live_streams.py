@@ -198,6 +198,16 @@ def test_neither_request_nor_idle_time_ends_events(play):
         assert caller.to_end() == b"data: late\n\n"
 
 
+def test_a_client_that_closes_amid_events_is_gone_at_once(play):
+    proxy = play()
+    caller = proxy.call("mcp")
+    proxy.origin.say(b"data: 1\n\n")
+    caller.until(b"data: 1\n\n")
+    caller.close()
+    until(proxy.idle, "the silent stream to be given up", 5)
+    proxy.origin.say(None)
+
+
 def test_a_reload_leaves_streams(play):
     proxy = play()
     caller = proxy.call("openai")

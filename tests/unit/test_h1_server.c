@@ -283,6 +283,38 @@ static void a_half_closed_client_gets_its_answers(void **state)
     play_end(&p);
 }
 
+static void who_closes_amid_events_is_gone(void **state)
+{
+    static struct play p;
+
+    (void)state;
+    serve(&p);
+    peer_says(&p, GET);
+    send_head(leg(&p), ":status: 200|content-type: text/event-stream", false);
+    send_data(leg(&p), "data: 1\n\n", false);
+    turn(&p);
+    peer_ends(&p);
+    assert_non_null(strstr(p.log, "R(connection) "));
+    assert_null(p.conn);
+    play_end(&p);
+}
+
+static void events_that_were_whole_leave_after_a_half_close(void **state)
+{
+    static struct play p;
+
+    (void)state;
+    serve(&p);
+    peer_says(&p, GET);
+    peer_ends(&p);
+    send_head(leg(&p), ":status: 200|content-type: text/event-stream", false);
+    send_data(leg(&p), "data: 1\n\n", true);
+    turn(&p);
+    assert_non_null(strstr(peer_reads(&p), "data: 1\n\n"));
+    assert_string_equal(peer_reads(&p), "<eof>");
+    play_end(&p);
+}
+
 static void unread_bodies_stop_the_reading(void **state)
 {
     static char body[40000];
@@ -550,6 +582,8 @@ int main(void)
         cmocka_unit_test(refusals),
         cmocka_unit_test(a_bad_body_breaks_the_exchange),
         cmocka_unit_test(a_half_closed_client_gets_its_answers),
+        cmocka_unit_test(who_closes_amid_events_is_gone),
+        cmocka_unit_test(events_that_were_whole_leave_after_a_half_close),
         cmocka_unit_test(unread_bodies_stop_the_reading),
         cmocka_unit_test(a_slow_reader_holds_back_the_body),
         cmocka_unit_test(a_wrong_length_ends_the_connection),
