@@ -97,7 +97,7 @@ struct ep_policy {
     struct ep_str text;  /* of its file */
     uint32_t owner;      /* of what it makes in Lua */
     struct ep_str name, principle, file;
-    struct ep_str version;  /* of the constitution that it is of; empty: it is an operator's */
+    struct ep_str version;  /* for the audit: of the constitution that it is of, else the digest of the set's text */
     bool constitutional;    /* it carries out a principle: no mode of the operator's makes a shadow of it */
     int line;
     enum ep_mode mode;

@@ -26,6 +26,8 @@ static void complete(struct ep_policy_set *set)
         struct ep_policy *p = set->v[i];
         ep_policy_cover_init(set, p);
         p->share = share_of(set, p);
+        if (!p->constitutional && set->bundle)
+            p->version = ep_str(set->bundle->digest);
         set->replies |= p->reply_ref != LUA_NOREF;
         set->events |= p->event_ref != LUA_NOREF;
         set->reply_bodies |= p->needs_reply_body;

@@ -29,6 +29,7 @@ bool ep_policy_redacted(struct ep_stream *s, struct ep_policy *p, const unsigned
     }
     return !what.n || ep_stream_audit(s, &(struct ep_decision){.decision = shadow ? "shadow_redact" : "redact",
                                                                          .policy = p->name,
+                                                                         .policy_version = p->version,
                                                                          .principle = p->principle,
                                                                          .reason = what,
                                                                          .code = code});

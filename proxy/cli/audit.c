@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/audit.h"
@@ -49,13 +50,17 @@ static const struct argp argp = {
     .parser = parse,
     .args_doc = "DIR",
     .doc = "Checks every record of an audit directory: its hash, that it follows the one before, and that none is "
-           "missing at either end.\vExit status: 0 whole, 1 a record was changed, removed or reordered, 3 the directory "
+           "missing at either end.\vExit status: 0 whole, 1 a record was changed, removed or reordered, or there is none, 3 the directory "
            "can't be read.",
 };
 
 int ep_cli_audit_readable(const char *directory)
 {
-    if (access(directory, R_OK | X_OK) == 0)
+    struct stat st;
+
+    if (stat(directory, &st) == 0 && !S_ISDIR(st.st_mode))
+        errno = ENOTDIR;
+    else if (access(directory, R_OK | X_OK) == 0)
         return EP_EXIT_GOOD;
     fprintf(stderr, "%s: %s\n", directory, strerror(errno));
     return EP_EXIT_ENVIRONMENT;
@@ -73,6 +78,10 @@ static int verify(int argc, char **argv)
     n = ep_audit_verify(v.directory, v.keyed ? v.key : NULL, &err);
     if (n < 0) {
         fprintf(stderr, "%s\n", err.text);
+        return EP_EXIT_BAD;
+    }
+    if (n == 0) { /* each start writes one */
+        fprintf(stderr, "%s: there is no record: this is no audit's directory, or all of it was taken away\n", v.directory);
         return EP_EXIT_BAD;
     }
     printf("%s: %lld record%s, the chain is whole%s\n", v.directory, (long long)n, n == 1 ? "" : "s",

@@ -26,7 +26,7 @@ static const struct {
 
 static const char *const columns[] = {
     "seq",         "timestamp", "event", "decision", "decision_id", "trace_id",     "span_id",
-    "agent_id",    "tenant_id", "policy", "policy_version", "principle", "code",    "reason",
+    "agent_id",    "tenant_id", "policy", "policy_version", "principle", "code",    "result",       "by", "reason",
     "protocol",    "method",    "tool",  "model",    "risk_score",  "constitutional_hash", "compliance_tags",
     "metadata",    "hash",
 };
@@ -191,11 +191,29 @@ static const struct {
     const char *title, *member, *other; /* other: where there is none of the first */
     int width;
 } table[] = {
-    {"TIME", "timestamp", NULL, 19},        {"DECISION", "decision", "event", 12},
+    {"TIME", "timestamp", NULL, 19},        {"DECISION", "decision", "event", 13},
     {"POLICY", "policy", "experiment", 20}, {"PRINCIPLE", "principle", NULL, 10},
     {"AGENT", "agent_id", NULL, 36},        {"TENANT", "tenant_id", NULL, 12},
-    {"CALL", "tool", "method", 20},         {"REASON", "reason", "result", 0},
+    {"CALL", "tool", "method", 20},         {"REASON", "reason", NULL, 0},
 };
+
+/* Of a change of ephor itself: what came of it, and by whom. */
+static void outcome(struct ep_str record, bool more)
+{
+    char value[256];
+    struct ep_str result = plain(record, "result", value, sizeof value);
+
+    if (!result.n)
+        return;
+    cell(result, 0);
+    struct ep_str by = plain(record, "by", value, sizeof value);
+    if (by.n) {
+        fputs(" by ", stdout);
+        cell(by, 0);
+    }
+    if (more)
+        fputs(": ", stdout);
+}
 
 static void row(struct ep_str record)
 {
@@ -205,12 +223,15 @@ static void row(struct ep_str record)
         struct ep_str text = plain(record, table[i].member, value, sizeof value);
         if (text.n == 0 && table[i].other)
             text = plain(record, table[i].other, value, sizeof value);
+        if (i + 1 == EP_COUNT(table))
+            outcome(record, text.n > 0);
         cell(ep_str_n(text.p, i == 0 ? EP_MIN(text.n, 19u) : text.n), table[i].width);
     }
     putchar('\n');
 }
 
-/* RFC 4180: what has a comma, a quote or a line end stands in quotes. */
+/* RFC 4180: what has a comma, a quote or a line end stands in quotes. Callers choose some of the texts, and spreadsheets
+ * run what begins like a formula: that has an apostrophe in front. */
 static void csv(struct ep_str record)
 {
     char *value = ep_malloc(record.n + 1);
@@ -222,6 +243,8 @@ static void csv(struct ep_str record)
             quoted |= text.p[k] == ',' || text.p[k] == '"' || text.p[k] == '\n' || text.p[k] == '\r';
         fputs(i ? "," : "", stdout);
         fputs(quoted ? "\"" : "", stdout);
+        if (text.n && strchr("=+-@\t\r", text.p[0]))
+            putchar('\'');
         for (size_t k = 0; k < text.n; k++) {
             if (text.p[k] == '"')
                 putchar('"');

@@ -17,10 +17,10 @@ static const struct command commands[] = {
     {"run",       "-c FILE",              "run the proxy",                                           ep_cli_run},
     {"check",     "FILE...",              "say what is wrong with configurations, or print them",    ep_cli_check},
     {"test",      "DIR",                  "run the tests of policies",                               ep_cli_test},
-    {"policies",  "[rollback [N]]",       "what each policy of a running ephor saw, decided, was blind to", ep_cli_policies},
+    {"policies",  "[rollback|digest]",    "what each policy of a running ephor saw, decided, was blind to", ep_cli_policies},
     {"authorize", "KEY=VALUE...",         "which authorize rule decides for a call, and why",        ep_cli_authorize},
     {"audit",     "verify|show|export",   "check the chain of the audit's records, or read them",    ep_cli_audit},
-    {"constitution", "VERB...",           "digest, sign, verify and show the text of a constitution; make keys", ep_cli_constitution},
+    {"constitution", "VERB",              "digest, sign, verify, show the text of a constitution; make keys", ep_cli_constitution},
     {"mcp",       "pin URL",              "pin what an MCP server says of its tools",                ep_cli_mcp},
     {"reference", "WHAT",                 "print a reference: configuration, filters, metrics, schema", ep_cli_reference},
     {"version",   "",                     "print the version",                                       ep_cli_version},
@@ -31,7 +31,7 @@ static void help(FILE *f)
 {
     fputs("Usage: ephor COMMAND [ARGUMENT...]\nA sidecar proxy for the traffic of agents.\n\n", f);
     for (size_t i = 0; i < EP_COUNT(commands); i++)
-        fprintf(f, "  %-10s %-12s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
+        fprintf(f, "  %-12s %-19s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
     fputs("\n`ephor COMMAND --help` tells more. Exit status: 0 good, 1 what was asked about is bad, 2 wrong usage,\n"
           "3 the environment failed.\n",
           f);

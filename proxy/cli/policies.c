@@ -1,5 +1,6 @@
 /* `ephor policies`: what each policy of a running ephor saw, decided and was blind to, by route. What its workers say is
- * summed up. A rule that silently does nothing is pointed out: one that matched nothing, or could not see. */
+ * summed up. A rule that silently does nothing is pointed out: one that matched nothing, or could not see; and so are a
+ * version that was refused, and what shadows would have denied. */
 #include <argp.h>
 #include <libfyaml.h>
 #include <stdio.h>
@@ -7,6 +8,7 @@
 
 #include "cli/ask.h"
 #include "cli/cli.h"
+#include "lua/bundle.h"
 
 #define POLICIES_MAX 256u
 #define ROUTES_MAX   64u
@@ -20,7 +22,7 @@ struct route {
 };
 
 struct policy {
-    char *name, *mode, *on_blind;
+    char *name, *mode, *on_blind, *enforces_at;
     bool unhealthy;
     uint64_t count[COUNTS];
     struct route routes[ROUTES_MAX];
@@ -30,8 +32,8 @@ struct policy {
 };
 
 struct options {
-    const char *admin, *token;
-    bool json, rollback;
+    const char *admin, *token, *directory; /* to digest */
+    bool json, rollback, digest;
     uint64_t steps;
 };
 
@@ -52,8 +54,16 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_ARG:
         if (state->arg_num == 0 && strcmp(arg, "rollback") == 0)
             o->rollback = true;
-        else if (!(state->arg_num == 1 && ep_str_u64(ep_str(arg), &o->steps) && o->steps >= 1 && o->steps <= 100))
+        else if (state->arg_num == 0 && strcmp(arg, "digest") == 0)
+            o->digest = true;
+        else if (state->arg_num == 1 && o->digest)
+            o->directory = arg;
+        else if (!(o->rollback && state->arg_num == 1 && ep_str_u64(ep_str(arg), &o->steps) && o->steps >= 1 && o->steps <= 100))
             argp_usage(state);
+        return 0;
+    case ARGP_KEY_END:
+        if (o->digest && !o->directory)
+            argp_error(state, "digest of which directory?");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -70,11 +80,12 @@ static const struct argp_option argp_options[] = {
 static const struct argp argp = {
     .options = argp_options,
     .parser = parse,
-    .args_doc = "[rollback [N]]",
+    .args_doc = "[rollback [N]]\ndigest DIR",
     .doc = "Shows what each policy of a running ephor saw, matched, denied and was blind to, by route; and points out those that "
            "matched nothing, fail, or could not see what they judge. With rollback: puts the version of the policies in force "
-           "that is N (1) before the present one, until their directory changes again.\v"
-           "Exit status: 0 shown or done, 1 it can't be done, 2 wrong usage, 3 there is no answer.",
+           "that is N (1) before the present one, until their directory changes again. With digest: prints the version that "
+           "the policies in DIR are, as the audit names it (policy_version).\v"
+           "Exit status: 0 shown or done, 1 it can't be done, 2 wrong usage, 3 there is no answer, or no directory.",
 };
 
 /* --- reading the answer --- */
@@ -149,6 +160,7 @@ static void add_policy(struct policy *p, struct fy_node *n)
     if (!p->mode) {
         p->mode = text_of(n, "mode");
         p->on_blind = text_of(n, "on_blind");
+        p->enforces_at = text_of(n, "enforces_at");
     }
     p->unhealthy |= strcmp(healthy, "false") == 0;
     free(healthy);
@@ -205,6 +217,11 @@ static void show_flags(const struct policy *p)
         printf("! %s has seen no call yet\n", p->name);
     else if (p->count[MATCHED] == 0)
         printf("! %s matched none of %llu calls\n", p->name, (unsigned long long)p->count[SEEN]);
+    if (strcmp(p->mode, "shadow") == 0 && p->count[MATCHED])
+        printf("! %s is a shadow, and would have denied %.3g%% of what it matched\n", p->name,
+               100.0 * (double)p->count[SHADOW_DENY] / (double)p->count[MATCHED]);
+    if (p->enforces_at[0])
+        printf("! %s is a shadow until %.16sZ, then it is enforced\n", p->name, p->enforces_at);
     if (p->count[BLIND]) {
         printf("! %s was blind to %llu of %llu calls (on_blind %s)", p->name, (unsigned long long)p->count[BLIND],
                (unsigned long long)p->count[MATCHED], p->on_blind);
@@ -230,6 +247,19 @@ static void show(const struct policy *v, size_t n)
         printf("! there is no policy\n");
 }
 
+/* The directory's content was refused: what is shown is not what stands there. */
+static void show_refused(struct fy_document *d)
+{
+    struct fy_node *refused = fy_node_mapping_lookup_by_string(fy_document_root(d), "refused", FY_NT);
+
+    if (!refused)
+        return;
+    char *since = text_of(refused, "since"), *error = text_of(refused, "error");
+    printf("! what the directory has since %.19sZ was refused, and the version before it stays: %s\n", since, error);
+    free(since);
+    free(error);
+}
+
 static int show_answer(const char *text)
 {
     struct fy_parse_cfg cfg = {.flags = FYPCF_QUIET | FYPCF_JSON_FORCE};
@@ -245,6 +275,7 @@ static int show_answer(const char *text)
     v = ep_calloc(POLICIES_MAX, sizeof *v);
     n = read_policies(d, v);
     show(v, n);
+    show_refused(d);
     for (size_t i = 0; i < n; i++) {
         for (size_t r = 0; r < v[i].n_routes; r++)
             free(v[i].routes[r].name);
@@ -253,6 +284,7 @@ static int show_answer(const char *text)
         free(v[i].name);
         free(v[i].mode);
         free(v[i].on_blind);
+        free(v[i].enforces_at);
     }
     free(v);
     fy_document_destroy(d);
@@ -277,6 +309,20 @@ static int roll_back(const struct options *o)
     return status == 200 ? EP_EXIT_GOOD : EP_EXIT_BAD;
 }
 
+static int digest(const char *directory)
+{
+    struct ep_error err;
+    struct ep_policy_bundle *b = ep_policy_bundle_read(directory, &err);
+
+    if (!b) {
+        fprintf(stderr, "ephor policies: %s\n", err.text);
+        return EP_EXIT_ENVIRONMENT;
+    }
+    printf("%s\n", b->digest);
+    ep_policy_bundle_unref(b);
+    return fflush(stdout) == 0 ? EP_EXIT_GOOD : EP_EXIT_ENVIRONMENT;
+}
+
 int ep_cli_policies(int argc, char **argv)
 {
     struct options o = {.admin = EP_CLI_ADMIN, .token = getenv("EPHOR_TOKEN"), .steps = 1};
@@ -288,6 +334,8 @@ int ep_cli_policies(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     if (o.rollback)
         return roll_back(&o);
+    if (o.digest)
+        return digest(o.directory);
     text = ep_cli_ask(o.admin, "GET", "/policies", &status, &err);
     if (!text) {
         fprintf(stderr, "ephor policies: %s\n", err.text);

@@ -43,14 +43,14 @@ static bool record(struct ep_server *s, const struct ep_attempt *a, const char *
 {
     const struct ep_charter *charter = a->config->constitution.charter;
     char generation[24];
+    size_t n = (size_t)snprintf(generation, sizeof generation, "%llu", (unsigned long long)a->generation);
     const struct ep_audit_field fields[] = {
         {.key = "result", .value = ep_str(result)},
-        {.key = "generation", .value = ep_str(generation)},
+        {.key = "generation", .value = ep_str_n(generation, n)},
         {.key = "constitutional_hash", .value = a->config->constitution.hash},
         {.key = "constitution_digest", .value = charter ? charter->digest : (struct ep_str){NULL, 0}},
     };
 
-    snprintf(generation, sizeof generation, "%llu", (unsigned long long)a->generation);
     if (ep_audit_record(a->audit, s->shards[s->n], "configuration", fields, EP_COUNT(fields), NULL) == 0 ||
         !ep_audit_required(a->audit))
         return true;

@@ -30,9 +30,10 @@ def audited(ephor, h1_server, policies, tmp_path):
     def start(listener=None, directory=None, ready=True, **audit):
         directory = directory or tmp_path / "audit"
         listener = {"tenant": {"header": "X-Tenant-ID"}, **(listener or {})}
+        folder = policies(gate=GATE, watch=WATCH)
         proxy = ephor(config(h1_server().port, listener, cluster={"protocol": "http/1.1"}, workers=2,
-                             audit={"directory": str(directory), **audit}, policies=policies(gate=GATE, watch=WATCH)), ready=ready)
-        proxy.audit = directory
+                             audit={"directory": str(directory), **audit}, policies=folder), ready=ready)
+        proxy.audit, proxy.policies = directory, folder
         return proxy
     return start
 
@@ -178,27 +179,42 @@ def test_one_id_everywhere_and_a_denial_under_a_200_is_a_denial(audited):
     assert record["trace_id"] == "0af7651916cd43dd8448eb211c80319c" and record["tenant_id"] == "acme"
     assert record["metadata"]["path"] == "/deny" and record["metadata"]["direction"] == "inbound"
     assert "secret" not in json.dumps(record)
+    assert record["policy_version"] == run(proxy.binary, "policies", "digest", proxy.policies).stdout.strip(), "which text it was"
     shown = run(proxy.binary, "audit", "show", "--json", "--decision-id", decision, proxy.audit)
     assert json.loads(shown.stdout) == record
 
 
+def test_what_changes_ephor_itself_is_on_record(audited):
+    proxy = audited()
+    configuration, policies = records(proxy.audit)
+    assert configuration["result"] == "accepted" and configuration["generation"] == "1"
+    assert policies["by"] == "start" and policies["policy_version"] == json.loads(proxy.admin("/policies")[1])["version"]
+    shown = run(proxy.binary, "audit", "show", "--event", "policies", proxy.audit).stdout.splitlines()
+    assert shown[1].endswith("accepted by start")
+    exported = run(proxy.binary, "audit", "export", "--format", "csv", proxy.audit).stdout
+    assert [(r["event"], r["result"], r["by"]) for r in csv.DictReader(io.StringIO(exported))] == [
+        ("configuration", "accepted", ""), ("policies", "accepted", "start")]
+
+
 def test_show_and_export_find_by_what_is_asked(audited):
     proxy = audited()
-    for tenant, path in (("acme", "/deny"), ("umbrella", "/deny"), ("acme", "/shadow")):
+    for tenant, path in (("acme", "/deny"), ("umbrella", "/deny"), ("acme", "/shadow"), ("=1+1", "/deny")):
         wire1.get(proxy.port, path, f"X-Tenant-ID: {tenant}\r\n")
 
     def show(*arguments):
         return [json.loads(line) for line in run(proxy.binary, "audit", "show", "--json", *arguments, proxy.audit).stdout.splitlines()]
-    assert len(show("--decision", "deny")) == 2
+    assert len(show("--decision", "deny")) == 3
     assert [r["tenant_id"] for r in show("--decision", "*deny", "--tenant", "ac*")] == ["acme", "acme"]
     assert [r["policy"] for r in show("--principle", "P3", "--last", "1")] == ["gate"]
-    assert len(show("--policy", "gate", "--since", "1h")) == 2 and not show("--until", "2001-01-01")
+    assert len(show("--policy", "gate", "--since", "1h")) == 3 and not show("--until", "2001-01-01")
     assert not show("--since", "2999")
     table = run(proxy.binary, "audit", "show", "--decision", "shadow_deny", proxy.audit).stdout.splitlines()
     assert len(table) == 2 and "REASON" in table[0] and "watch" in table[1] and "one day" in table[1]
     rows = list(csv.DictReader(io.StringIO(run(proxy.binary, "audit", "export", "--format", "csv", "--event", "decision",
                                                proxy.audit).stdout)))
-    assert [r["policy"] for r in rows] == ["gate", "gate", "watch"] and json.loads(rows[0]["metadata"])["listener"] == "inbound"
+    assert [r["policy"] for r in rows] == ["gate", "gate", "watch", "gate"]
+    assert json.loads(rows[0]["metadata"])["listener"] == "inbound"
+    assert rows[3]["tenant_id"] == "'=1+1", "spreadsheets run what begins like that"
     assert run(proxy.binary, "audit", "show", "--since", "soon", proxy.audit, check=False).returncode == 2
     assert run(proxy.binary, "audit", "show", proxy.audit / "nowhere", check=False).returncode == 3
 
@@ -220,6 +236,11 @@ def test_what_was_changed_is_found_by_line_and_never_written_over(audited):
     assert run(proxy.binary, "run", "-c", proxy.path, check=False, timeout=20).returncode == 3, "evidence isn't built upon"
     log.write_text(text)
     assert "7 records" in verify(proxy).stdout
+    assert "Not a directory" in run(proxy.binary, "audit", "verify", log, check=False).stderr
+    for path in proxy.audit.iterdir():
+        path.unlink()
+    failed = verify(proxy, check=False)
+    assert failed.returncode == 1 and "there is no record" in failed.stderr
 
 
 def test_the_head_is_signed_and_the_key_tells(audited, tmp_path):

@@ -68,6 +68,11 @@ class Life:
         self.proxy.admin_port, self.proxy.metrics_port, self.proxy.ports = before.admin_port, before.metrics_port, before.ports
         self.proxy.wait_ready()
 
+    def command(self, *arguments):
+        """`ephor policies`"""
+        return subprocess.run([self.proxy.binary, "policies", *arguments, "--admin", f"127.0.0.1:{self.proxy.admin_port}"],
+                              capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
+
     def counted(self, result, n=1):
         until(lambda: self.proxy.metric("ephor_policy_reload_total", result=result) >= n, f"{n} {result}")
 
@@ -129,6 +134,8 @@ def test_a_version_that_is_no_good_is_refused_and_told_and_the_old_one_stays(lif
     assert it.status("/a") == 403
     assert it.proxy.metric("ephor_policy_reload_total", result="rejected") == 1
     assert error in it.proxy.log
+    shown = it.command()
+    assert shown.returncode == 0 and f"was refused, and the version before it stays: {it.policies()['refused']['error']}" in shown.stdout
     it.write("this is no Lua at all (")
     until(lambda: it.proxy.metric("ephor_policy_reload_total", result="rejected") >= 2, "the second refusal")
     assert it.policies()["refused"]["since"] >= since
@@ -298,18 +305,16 @@ def test_the_command_line_goes_back(life):
     it = life()
     it.write(gate("b"))
     it.enforces("b")
-
-    def ephor(*arguments):
-        return subprocess.run([it.proxy.binary, "policies", *arguments, "--admin", f"127.0.0.1:{it.proxy.admin_port}"],
-                              capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
-    done = ephor("rollback")
+    done = it.command("rollback")
     assert done.returncode == 1 and "token" in done.stderr
-    done = ephor("rollback", "--token", it.proxy.token)
+    done = it.command("rollback", "--token", it.proxy.token)
     assert done.returncode == 0, done.stderr
     assert it.status("/a") == 403
-    done = ephor("rollback", "3", "--token", it.proxy.token)
+    done = it.command("rollback", "3", "--token", it.proxy.token)
     assert done.returncode == 1 and "no version before" in done.stderr
-    assert ephor("rollback", "x").returncode == 2 and ephor("roll").returncode == 2
+    assert it.command("rollback", "x").returncode == 2 and it.command("roll").returncode == 2
+    assert it.command("digest").returncode == 2 and it.command("digest", it.directory / "nowhere").returncode == 3
+    assert it.command("digest", it.directory).stdout.strip() == it.policies()["versions"][0]["digest"]
 
 
 def test_ten_versions_are_kept(life):
@@ -403,6 +408,8 @@ def test_a_new_policy_is_a_shadow_for_its_time_and_then_enforces_by_itself(life,
     assert it.status("/a") == 200
     until(lambda: it.policy()["shadow_deny"] == 1, "the shadow to be counted")
     assert it.policy()["would_deny_percent"] == 100
+    told = it.command().stdout
+    assert "! gate is a shadow, and would have denied 100% of what it matched" in told and "! gate is a shadow until 2" in told
     it.enforces("a")
     assert "enforces_at" not in it.policy() and it.policy()["mode"] == "enforce"
     assert it.proxy.metric("ephor_policies", state="enforced") == 1
