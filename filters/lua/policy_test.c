@@ -206,11 +206,23 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
+/* A case is about the rule, not about how far it is rolled out: it says the same in shadow as when it is enforced. */
+static void enforce_all(struct ep_policy_set *set)
+{
+    set->mode = EP_MODE_ENFORCE;
+    for (unsigned i = 0; i < set->n; i++) {
+        if (set->v[i]->mode == EP_MODE_SHADOW)
+            set->v[i]->mode = EP_MODE_ENFORCE;
+        set->v[i]->share = 1.0;
+    }
+}
+
 static void test_directory(struct ep_tests *t)
 {
     struct dirent **files = NULL;
     int n = t->bundle ? 0 : scandir(t->directory, &files, select_test, by_name);
 
+    enforce_all(t->set);
     for (unsigned i = 0; t->bundle && i < t->bundle->n; i++)
         if (ep_policy_bundle_is_test(t->bundle->files[i].name))
             test_file(t, t->bundle->files[i].name.p);

@@ -54,6 +54,22 @@ def test_good_tests_are_zero_and_tap(directory):
                                         "1..2", "# 1 policies, 2 tests, 0 failed"]
 
 
+@pytest.mark.parametrize("more", ['mode = "shadow",', "enforce_percent = 0.01,"])
+def test_how_far_a_policy_is_rolled_out_changes_no_test(directory, more):
+    (directory / "tools.lua").write_text(TOOLS.replace('name = "tools",', f'name = "tools", {more}'))
+    assert run(directory).returncode == 0
+
+
+def test_an_error_that_a_case_wants_is_no_line_in_the_log(directory):
+    (directory / "tools.lua").write_text(TOOLS.replace('return c:deny("never tried")', 'error "boom"'))
+    (directory / "tools_test.lua").write_text(GOOD + '''
+t.case("an error denies", function()
+  t.ok(t.call({ headers = { ["x-tool"] = "never" } }).error:find "boom")
+end)''')
+    told = run(directory)
+    assert told.returncode == 0 and told.stderr == "", told.stderr
+
+
 def test_what_fails_breaks_or_loops_is_one_with_its_place(directory):
     (directory / "tools_test.lua").write_text(GOOD + '''
 t.case("fails", function()
