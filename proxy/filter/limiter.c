@@ -194,8 +194,11 @@ enum ep_limit_result ep_limiter_take(struct ep_limiter *l, uint64_t key, const s
     uint64_t cost = ep_limit_time(r, n), room = ep_limit_time(r, r->burst);
 
     *out = (struct ep_limit_state){0};
-    if (n > r->burst)
+    if (n > r->burst) {
+        union slot *has = find(l, key);
+        describe(r, has ? read_slot(has).full_at_ns : now, now, out);
         return EP_LIMIT_NEVER;
+    }
     for (;;) {
         union slot *s = find(l, key);
         struct bucket b;

@@ -47,6 +47,7 @@ static void test_a_burst_then_the_rate(void **context)
                      EP_LIMIT_TAKEN); /* and never more than a burst */
     assert_int_equal(take(l, &ten_a_second, 1, START + 60 * EP_S, &s), EP_LIMIT_EMPTY);
     assert_int_equal(take(l, &ten_a_second, 11, START + 999 * EP_S, &s), EP_LIMIT_NEVER);
+    assert_int_equal(s.left, 10); /* what is there, not nothing */
     ep_limiter_free(l);
 }
 
