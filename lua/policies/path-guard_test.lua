@@ -64,3 +64,7 @@ t.case("arguments that are no JSON, or can't be seen, are refused", function()
   t.denied(call '{"path":"a","path":"/etc/passwd"}')
   t.denied(t.call { protocol = "mcp", method = "tools/call", tool = "x", visible = "headers", blind = "encoding" }, "can't see")
 end)
+
+t.case("32 KiB of arguments are within the budget", function()
+  t.allowed(call { notes = { ("the kings rule by the law, "):rep(600), ("and the law rules by the kings; "):rep(512) } })
+end)

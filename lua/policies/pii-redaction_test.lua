@@ -34,3 +34,7 @@ end)
 t.case("other methods are none of its business", function()
   t.allowed(t.call { protocol = "mcp", method = "tools/list" })
 end)
+
+t.case("32 KiB of arguments are within the budget", function()
+  t.allowed(call { notes = { ("the kings rule by the law, "):rep(600), ("and the law rules by the kings; "):rep(512) } })
+end)

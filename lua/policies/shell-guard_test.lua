@@ -43,3 +43,7 @@ t.case("what can't be seen is refused", function()
   t.denied(call "{oops")
   t.denied(t.call { protocol = "mcp", method = "tools/call", tool = "x", visible = "headers", blind = "streamed" }, "can't see")
 end)
+
+t.case("32 KiB of arguments are within the budget", function()
+  t.allowed(call { notes = { ("the kings rule by the law, "):rep(600), ("and the law rules by the kings; "):rep(512) } })
+end)

@@ -370,7 +370,7 @@ static const struct ep_field listener_fields[] = {
      .offset = LISTENER(filters),
      .help =
          "The filters in order, the router is implied; without it: identity, agent, constitution, policies, mcp, "
-         "chaos."},
+         "chaos, meter."},
     {.key = "headers_timeout",
      .type = EP_TYPE_DURATION,
      .offset = LISTENER(headers_timeout_ns),

@@ -220,3 +220,17 @@ def test_an_event_that_can_be_read_in_two_ways_ends_the_stream_with_an_error(lis
     first, last = datas(r)
     assert first["method"] == "notifications/x", "what passed before it is heard"
     assert last["id"] == 1 and last["error"]["data"]["code"] == "mcp.list_unreadable" and b"secret" not in r.body
+
+
+@pytest.mark.measured
+@pytest.mark.parametrize("policies_", [0, 1, 10])
+def test_what_a_list_of_a_hundred_tools_costs(listing, policies_):
+    """docs/mcp.md has the figures: what this hop adds to a list, the median of 200 (/hops)."""
+    scripts = {f"p{i}": BY_NAME.replace("by-name", f"p{i}") for i in range(policies_)}
+    tools = [{**entry, "description": "what it does, at some length " * 7} for entry in entries(*(f"tool-{i}" for i in range(100)))]
+    _, proxy = listing(reply({"tools": tools}), scripts=scripts)
+    for _ in range(200):
+        assert wire1.get(proxy.port, "/mcp", HEADERS, "POST", b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}').status == 200
+    added, = [row["p50_ns"] / 1e6 for row in proxy.hops() if row["stage"] == "self" and row["count"]]
+    print(f"\n100 tools, {len(reply({'tools': tools}))} bytes, {policies_} policies: {added:.3f} ms")
+    assert added < 20
