@@ -106,6 +106,7 @@ constexpr slot params_slots[] = {
     {"contextId", AT(list_context_id), A2A, OTHER},
     {"context_id", AT(list_context_id), A2A, OTHER},
     {"message", AT(a2a_message), A2A, A2A_MESSAGE},
+    {"request", AT(a2a_message), NONE, A2A_MESSAGE},
     {"metadata", not_kept, A2A, REQUEST_METADATA},
 };
 

@@ -232,12 +232,13 @@ bool ep_authorize_denies(const struct ep_authorize *a, const struct ep_stream *s
 bool ep_authorize_check(struct ep_stream *s, const struct ep_authorize *a, enum ep_authorize_phase phase)
 {
     bool last = phase == EP_AUTHORIZE_CALL || !a->needs_call, denied = false;
-    const struct ep_call *c = &s->call;
+    const struct ep_call *c = &s->call, *asked;
 
     if (a->n == 0 || (phase == EP_AUTHORIZE_CALL && !a->needs_call))
         return true;
     do {
         denied = ep_authorize_denies(a, s, c, phase);
+        asked = c;
         c = c->next;
     } while (!denied && c && phase == EP_AUTHORIZE_CALL);
     if (denied && a->denied)
@@ -251,6 +252,7 @@ bool ep_authorize_check(struct ep_stream *s, const struct ep_authorize *a, enum 
                                                                ? EP_STR("no rule allows this to the caller")
                                                                : EP_STR("no rule allows this to an unknown caller"),
                                                  .code = "authorize.denied",
-                                                 .grpc_status = -1});
+                                                 .grpc_status = -1,
+                                                 .call = phase == EP_AUTHORIZE_CALL ? asked : NULL});
     return !denied;
 }

@@ -9,6 +9,7 @@
  * Between ephors x-ephor-constitution says which text is enforced. It is believed of a peer whose identity was verified,
  * and goes no further: the router sends ours to such peers only. DESIGN.md section 8. */
 #include "agent/bus.h"
+#include "agent/grpc_frame.h"
 #include "authorize.h"
 #include "filter/chain.h"
 #include "filter/charter.h"
@@ -17,7 +18,7 @@
 
 #include <stdlib.h>
 
-#define PREFIX_BYTES 5u /* of a gRPC message: a flag and its length */
+#define PREFIX_BYTES EP_GRPC_PREFIX_BYTES
 
 enum result { MATCH, MISMATCH, ABSENT, STAMPED, UNREADABLE, RESULTS };
 #define PEERS 3u
@@ -200,12 +201,14 @@ static bool header_good(struct walk *w)
 static enum ep_step json(struct walk *w)
 {
     struct ep_call *call = &w->s->call;
+    bool read = call->visible == EP_VISIBLE_FULL || call->batch, unnamed; /* a batch: something in it is no message */
 
-    if (call->visible != EP_VISIBLE_FULL || !ep_bus_may_be(call->body) ||
+    if (!read || !ep_bus_may_be(call->body) ||
         !(ep_str_eq(call->protocol, EP_STR("http")) || ep_str_eq(call->protocol, EP_STR("acgs2"))))
         return EP_NEXT;
-    switch (ep_bus_json(call->body, each, w, &call->impact)) {
-    case EP_BUS_OK:
+    switch (ep_bus_json(call->body, each, w, &call->impact, &unnamed)) {
+    case EP_BUS_OK: /* of a batch each must name one, where one must be */
+        w->state->named &= !(unnamed && call->batch) || w->state->in_head;
         return EP_NEXT;
     case EP_BUS_STOPPED:
         return w->refused ? EP_REPLIED : EP_NEXT;
@@ -226,6 +229,34 @@ static enum ep_step conclude(struct ep_stream *s, const struct constitution *c, 
     return EP_NEXT;
 }
 
+/* A message of gRPC, with its prefix. */
+static enum ep_step message(struct walk *w, struct ep_str text)
+{
+    struct state *state = w->state;
+
+    state->named = state->in_head;
+    if (text.p[0] != 0)
+        return unreadable(w->s, w->c, "a compressed message can't be read for its constitutional hash");
+    switch (ep_bus_proto(ep_str_n(text.p + PREFIX_BYTES, text.n - PREFIX_BYTES), each, w)) {
+    case EP_BUS_OK:
+        return conclude(w->s, w->c, state);
+    case EP_BUS_STOPPED:
+        return w->refused ? EP_REPLIED : EP_NEXT;
+    case EP_BUS_MALFORMED:
+        break;
+    }
+    return unreadable(w->s, w->c, "the message can't be read for its constitutional hash");
+}
+
+/* In base64, or as JSON: what can be read of that `agent` has read, whole. */
+static bool is_recoded(struct ep_str content_type)
+{
+    bool text;
+
+    ep_grpc_is_web_type(content_type, &text);
+    return text || ep_grpc_is_json_type(content_type);
+}
+
 static enum ep_step inbound(struct ep_stream *s, const struct constitution *c, struct state *state)
 {
     struct walk w = {s, c, state, false};
@@ -234,9 +265,13 @@ static enum ep_step inbound(struct ep_stream *s, const struct constitution *c, s
         take_mark(s, c, &s->request.headers, s->peer_id.n > 0);
     if (!header_good(&w))
         return w.refused ? EP_REPLIED : EP_NEXT;
+    state->in_head = state->named;
+    if (ep_bus_is_grpc(&s->call) && is_recoded(ep_headers_get_id(&s->request.headers, EP_HDR_CONTENT_TYPE)))
+        return s->call.visible == EP_VISIBLE_FULL && s->call.body.n >= PREFIX_BYTES
+                   ? message(&w, s->call.body)
+                   : unreadable(s, c, "the message can't be read for its constitutional hash");
     if (ep_bus_is_grpc(&s->call)) {
         state->bus = true; /* concluded message by message */
-        state->in_head = state->named;
         return EP_NEXT;
     }
     if (s->call.body.n && json(&w) == EP_REPLIED)
@@ -278,24 +313,6 @@ static size_t length_of(const struct ep_body *held)
         return 0;
     return PREFIX_BYTES +
            ((size_t)prefix[1] << 24 | (size_t)prefix[2] << 16 | (size_t)prefix[3] << 8 | (size_t)prefix[4]);
-}
-
-static enum ep_step message(struct walk *w, struct ep_str text)
-{
-    struct state *state = w->state;
-
-    state->named = state->in_head;
-    if (text.p[0] != 0)
-        return unreadable(w->s, w->c, "a compressed message can't be read for its constitutional hash");
-    switch (ep_bus_proto(ep_str_n(text.p + PREFIX_BYTES, text.n - PREFIX_BYTES), each, w)) {
-    case EP_BUS_OK:
-        return conclude(w->s, w->c, state);
-    case EP_BUS_STOPPED:
-        return w->refused ? EP_REPLIED : EP_NEXT;
-    case EP_BUS_MALFORMED:
-        break;
-    }
-    return unreadable(w->s, w->c, "the message can't be read for its constitutional hash");
 }
 
 /* A message passes when it is whole and good; what came of the next one is held back. */

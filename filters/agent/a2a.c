@@ -83,7 +83,6 @@ static void named(struct ep_call *c, const struct ep_a2a_method *m, enum ep_bind
 static enum ep_agent_claim grpc_head(struct ep_stream *s, const struct ep_agent_head *h)
 {
     struct ep_call *c = &s->call;
-    struct ep_str type = ep_media_type(h->content_type);
     const struct ep_a2a_method *m;
     bool old, text, web = ep_grpc_is_web_type(h->content_type, &text);
 
@@ -97,7 +96,7 @@ static enum ep_agent_claim grpc_head(struct ep_stream *s, const struct ep_agent_
     c->visible = EP_VISIBLE_HEADERS;
     if (m)
         named(c, m, EP_BINDING_GRPC);
-    return m && !text && !ep_str_ends(type, EP_STR("+json")) ? EP_AGENT_MESSAGE : EP_AGENT_HEAD;
+    return m ? EP_AGENT_MESSAGE : EP_AGENT_HEAD;
 }
 
 /* --- the head: REST --- */
@@ -387,18 +386,58 @@ static void *from_arena(void *user, size_t n)
     return ep_arena_alloc(user, n);
 }
 
+/* +json: the message is JSON, to servers that look at the type. Others read it as protobuf, to which `{` begins a group that
+ * only a `|` can end: with one the same bytes could be two requests. */
+static bool is_json_only(struct ep_str text)
+{
+    return text.n && text.p[0] == '{' && !memchr(text.p, '|', text.n);
+}
+
+#define PARAMS "{\"params\":"
+
+/* Whether `text`, made by as_params, has its one object there and nothing else: what came was one. */
+static bool is_one_object(struct ep_str text, struct ep_str params)
+{
+    size_t at = sizeof PARAMS - 1 + params.n;
+
+    while (at + 1 < text.n && memchr(" \t\r\n", text.p[at], 4))
+        at++;
+    return at + 1 == text.n;
+}
+
+/* The same object that ep_a2a_json makes of protobuf. */
+static struct ep_str as_params(struct ep_str text, struct ep_arena *arena)
+{
+    struct ep_str open = EP_STR(PARAMS);
+    char *copy = ep_arena_alloc(arena, open.n + text.n + 1 + EP_SCAN_PADDING);
+
+    memcpy(copy, open.p, open.n);
+    memcpy(copy + open.n, text.p, text.n);
+    copy[open.n + text.n] = '}';
+    memset(copy + open.n + text.n + 1, 0, EP_SCAN_PADDING);
+    return ep_str_n(copy, open.n + text.n + 1);
+}
+
 static enum ep_agent_verdict message(struct ep_stream *s, struct ep_str bytes, struct ep_scanner *scanner)
 {
     const struct ep_a2a_method *row = ep_a2a_by_name(s->call.method);
     struct ep_call *c = &s->call;
     struct ep_str text;
     struct ep_scan json;
-    bool old;
+    bool old, is_json = ep_grpc_is_json_type(ep_headers_get_id(&s->request.headers, EP_HDR_CONTENT_TYPE));
+    const char *why = "this is no message of A2A";
 
     ep_a2a_is_service(c->service, &old);
-    text = ep_a2a_json(old, row, bytes, &s->arena);
-    if (!text.n || ep_scan_json(scanner, text.p, text.n, from_arena, &s->arena, &json) != EP_SCAN_OK || json.duplicate)
-        return ep_agent_bad_request(s, "agent.malformed", EP_STR("this is no message of A2A"), INVALID_REQUEST);
+    if (is_json && !is_json_only(bytes)) {
+        unseen(c);
+        return EP_AGENT_MINE;
+    }
+    text = is_json ? as_params(bytes, &s->arena) : ep_a2a_json(old, row, bytes, &s->arena);
+    if (text.n && ep_scan_json(scanner, text.p, text.n, from_arena, &s->arena, &json) == EP_SCAN_OK && !json.duplicate &&
+        (!is_json || is_one_object(text, raw_of(&json.first->params))))
+        why = is_json ? malformed_rpc(json.first) : NULL;
+    if (why)
+        return ep_agent_bad_request(s, "agent.malformed", ep_str(why), INVALID_REQUEST);
     c->arguments = raw_of(&json.first->params);
     c->task = task_of(row, json.first, !old);
     fill_request(c, json.first);

@@ -329,10 +329,12 @@ static enum ep_agent_verdict offer(struct ep_stream *s, struct state *state, con
             continue;
         s->protocol = &p->how; /* so that it refuses in its own form */
         v = p->body(s, &state->head, json, p == state->claimed);
-        if (v == EP_AGENT_NOT_MINE)
+        if (v == EP_AGENT_NOT_MINE) {
             s->protocol = before;
-        else
-            s->call.protocol = ep_str(p->how.name);
+            continue;
+        }
+        for (struct ep_call *c = &s->call; c; c = c->next)
+            c->protocol = ep_str(p->how.name);
     }
     return v;
 }
@@ -388,15 +390,18 @@ static enum ep_step pass(struct ep_stream *s, struct state *state, struct ep_bod
     return EP_REPLIED;
 }
 
-/* A body that is one message of gRPC: read by its protocol. */
+/* A body that is one message of gRPC: read by its protocol. In base64 it is that which was encoded, here and to all who judge. */
 static enum ep_step read_message(struct ep_stream *s, struct state *state, struct ep_body *b)
 {
     struct ep_str body = ep_agent_body(s, b), text;
     enum ep_agent_verdict verdict = EP_AGENT_REFUSED;
-    enum ep_blind_reason why;
-    bool malformed;
+    enum ep_blind_reason why = EP_BLIND_NOT;
+    bool malformed, base64;
 
-    why = ep_grpc_single(&s->request.headers, body, s->chain->config->max_body_bytes, &s->arena, &text, &malformed);
+    ep_grpc_is_web_type(state->head.content_type, &base64);
+    malformed = base64 && !ep_grpc_from_text(body, &s->arena, &body);
+    if (!malformed)
+        why = ep_grpc_single(&s->request.headers, body, s->chain->config->max_body_bytes, &s->arena, &text, &malformed);
     if (!malformed && (why || !scanner_of(s)))
         return blind(s, EP_VISIBLE_HEADERS, why ? why : EP_BLIND_UNKNOWN);
     s->call.visible = EP_VISIBLE_FULL;

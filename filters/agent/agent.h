@@ -107,7 +107,7 @@ void ep_grpc_refuse_midstream(struct ep_stream *s, const struct ep_refusal *r);
 /* What grpc-message says: as text, and percent-encoded as the protocol asks (what is not printable ASCII, and % itself). */
 struct ep_str ep_grpc_text(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena);
 struct ep_str ep_grpc_message(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena);
-struct ep_str ep_openai_error(const struct ep_refusal *r, struct ep_arena *arena);
+struct ep_str ep_openai_error(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena);
 struct ep_str ep_anthropic_error(const struct ep_refusal *r, struct ep_str id, struct ep_arena *arena);
 /* Undoes =?base64?…?= of an Mcp-Name; anything else is itself. False when it is broken. */
 bool ep_mcp_decode_header(struct ep_str value, struct ep_arena *arena, struct ep_str *out);

@@ -1,5 +1,5 @@
 /* Messages of the ACGS-2 agent bus in JSON: an object with a message_type, or one with a sender that is posted to the bus's
- * path. ACGS2.md has the fields.
+ * path; or an array of such, each of which is a call and is judged. ACGS2.md has the fields.
  *
  * A refusal is the bus's own ValidationResult, and in the same object the members of its API's error, so that who reads
  * either finds it. A wrong constitution is 400 there, a policy's no 403, a limit 429. The hash in force is never shown: who
@@ -79,10 +79,8 @@ static struct ep_str priority_label(struct ep_str priority)
     return priority.n ? EP_STR("other") : EP_STR("none");
 }
 
-void ep_bus_count(const struct ep_stream *s)
+void ep_bus_count(const struct ep_stream *s, const struct ep_call *c)
 {
-    const struct ep_call *c = &s->call;
-
     if (s->worker->stats)
         ep_stats_add(s->worker->stats, EP_METRIC_BUS_MESSAGES,
                      EP_LABELS(s->chain->config->name, type_label(c->method), priority_label(c->priority)), 1);
@@ -105,17 +103,8 @@ static bool is_message(const struct ep_agent_head *h, const struct ep_scan_messa
            first_of(&m->from_agent, &m->sender_id, &m->sender).n;
 }
 
-static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_head *h, const struct ep_scan *json,
-                                  bool claimed)
+static void fill(struct ep_call *c, const struct ep_scan_message *m)
 {
-    const struct ep_scan_message *m = json->first;
-    struct ep_call *c = &s->call;
-
-    (void)claimed;
-    if (json->batch || !is_message(h, m))
-        return EP_AGENT_NOT_MINE;
-    if (json->duplicate)
-        return ep_agent_bad_request(s, "agent.duplicate_key", EP_STR("duplicate key"), 0);
     c->method = text_of(&m->message_type);
     c->agent = first_of(&m->from_agent, &m->sender_id, &m->sender);
     if (!c->agent.n)
@@ -127,7 +116,36 @@ static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_hea
     c->claimed_tenant = text_of(&m->tenant_id);
     c->hash = text_of(&m->constitutional_hash);
     c->impact = m->impact_score.kind == EP_SCAN_NUMBER ? ep_agent_str(m->impact_score.raw) : (struct ep_str){NULL, 0};
-    ep_bus_count(s);
+}
+
+static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_head *h, const struct ep_scan *json,
+                                  bool claimed)
+{
+    struct ep_call *c = &s->call, common;
+    unsigned n = 0;
+
+    (void)claimed;
+    for (const struct ep_scan_message *m = json->first; m; m = m->next)
+        n += is_message(h, m);
+    if (n == 0)
+        return EP_AGENT_NOT_MINE;
+    if (json->duplicate)
+        return ep_agent_bad_request(s, "agent.duplicate_key", EP_STR("duplicate key"), 0);
+    c->batch = json->batch;
+    if (n != json->n) { /* what a bus makes of an element that is no message is open */
+        c->visible = EP_VISIBLE_HEADERS;
+        c->blind = EP_BLIND_UNKNOWN;
+    }
+    common = *c;
+    for (const struct ep_scan_message *m = json->first; m; m = m->next) {
+        if (m != json->first) {
+            c = c->next = ep_arena_alloc(&s->arena, sizeof *c);
+            *c = common;
+        }
+        fill(c, m);
+        if (is_message(h, m))
+            ep_bus_count(s, c);
+    }
     return EP_AGENT_MINE;
 }
 
@@ -159,11 +177,12 @@ static const char *type_of(const struct ep_refusal *r)
 
 static void facts(struct ep_json *j, const char *key, const struct ep_refusal *r, struct ep_str decision)
 {
+    const struct ep_call *c = r->call;
     const struct {
         const char *key;
         struct ep_str value;
     } members[] = {{"code", ep_str(r->code)},   {"policy", r->policy},     {"policy_version", r->policy_version},
-                   {"principle", r->principle}, {"decision_id", decision}};
+                   {"principle", r->principle}, {"decision_id", decision}, {"message_id", c ? c->id_text : (struct ep_str){NULL, 0}}};
 
     ep_json_key(j, key);
     ep_json_object(j);

@@ -35,8 +35,8 @@ enum ep_bus_result { EP_BUS_OK, EP_BUS_STOPPED, EP_BUS_MALFORMED };
 bool ep_bus_may_be(struct ep_str text);
 /* A JSON text that the scanner has accepted (RFC 8259, no key twice): an object, or an array of them. A key counts whatever
  * its case and its escapes, since there are readers that take it. null names nothing. *impact is the raw impact_score of
- * a single message, when it has one. */
-enum ep_bus_result ep_bus_json(struct ep_str text, ep_bus_hash *each, void *user, struct ep_str *impact);
+ * a single message, when it has one; *unnamed is set when a message of an array names no hash. */
+enum ep_bus_result ep_bus_json(struct ep_str text, ep_bus_hash *each, void *user, struct ep_str *impact, bool *unnamed);
 /* One AgentMessage, whole. A field that comes twice is told twice. */
 enum ep_bus_result ep_bus_proto(struct ep_str message, ep_bus_hash *each, void *user);
 
@@ -52,14 +52,15 @@ struct ep_bus_message {
  * type, a string that is no UTF-8, an impact that is no number. */
 bool ep_bus_decode(struct ep_str message, struct ep_bus_message *out);
 
-/* Counts a message that was read: ephor_bus_messages_total. */
-void ep_bus_count(const struct ep_stream *s);
+/* Counts a message that was read, which is a call of the stream: ephor_bus_messages_total. */
+void ep_bus_count(const struct ep_stream *s, const struct ep_call *c);
 
 /* "command" … "audit_log"; "low", "normal", "high", "critical"; empty: there is none of that number. */
 struct ep_str ep_bus_type(uint64_t n);
 struct ep_str ep_bus_priority(uint64_t n);
 
-/* The bus's ValidationResult that refuses, with its API's error in the same object. */
+/* The bus's ValidationResult that refuses, with its API's error in the same object; of a batch it is one, that names the
+ * message which was refused. */
 void ep_bus_answer(const struct ep_refusal *r, struct ep_str decision, uint64_t wall_ns, struct ep_arena *arena,
                    struct ep_answer *out);
 

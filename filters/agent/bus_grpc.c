@@ -1,7 +1,8 @@
 /* Messages of the agent bus over gRPC (proto/agent_bus.proto). A unary Send is held until its message is whole, and is then
  * the same call as the bus's JSON: method is the message's type. A client stream has as many messages as its client likes,
  * which none of the calls' judges can wait for: what they say is out of sight, and `blind` says `streamed`; the filter
- * `constitution` looks at each as it comes. Refused as gRPC is. */
+ * `constitution` looks at each as it comes. Messages in JSON (application/grpc+json), which nobody is known to send, are not
+ * read: `visible` is `headers`. Refused as gRPC is. */
 #include "agent/agent.h"
 #include "agent/bus.h"
 #include "agent/grpc_frame.h"
@@ -12,16 +13,19 @@ static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head 
 {
     struct ep_call *c = &s->call;
     struct ep_str service = EP_STR("/" EP_BUS_SERVICE "/"), method;
+    bool text, is_json;
 
-    if (!h->post || !ep_grpc_is_type(h->content_type) || !ep_str_starts(h->path, service))
+    if (!h->post || (!ep_grpc_is_type(h->content_type) && !ep_grpc_is_web_type(h->content_type, &text)) ||
+        !ep_str_starts(h->path, service))
         return EP_AGENT_NO;
+    is_json = ep_grpc_is_json_type(h->content_type);
     method = ep_str_n(h->path.p + service.n, h->path.n - service.n);
     c->service = EP_STR(EP_BUS_SERVICE);
     c->method = (struct ep_str){NULL, 0};
-    if (ep_str_eq(method, EP_STR("Send")))
+    if (ep_str_eq(method, EP_STR("Send")) && !is_json)
         return EP_AGENT_MESSAGE;
-    c->visible = EP_VISIBLE_FULL;
-    c->blind = EP_BLIND_STREAMED;
+    c->visible = is_json ? EP_VISIBLE_HEADERS : EP_VISIBLE_FULL;
+    c->blind = is_json ? EP_BLIND_UNKNOWN : EP_BLIND_STREAMED;
     return EP_AGENT_HEAD;
 }
 
@@ -62,7 +66,7 @@ static enum ep_agent_verdict message(struct ep_stream *s, struct ep_str text, st
     c->hash = either(m.constitutional_hash, m.routing_hash);
     if (m.has_impact)
         c->impact = number(m.impact_score, arena);
-    ep_bus_count(s);
+    ep_bus_count(s, c);
     return EP_AGENT_MINE;
 }
 

@@ -9,6 +9,7 @@ struct json_walk {
     ep_bus_hash *each;
     void *user;
     struct ep_str *impact; /* NULL: not wanted */
+    unsigned told;
 };
 
 static bool key_is(struct ep_str key, struct ep_str name)
@@ -21,12 +22,13 @@ static bool key_is(struct ep_str key, struct ep_str name)
     return ep_str_caseeq(ep_str_n(plain, ep_json_plain(ep_str_n(key.p - 1, key.n + 2), plain, sizeof plain)), name);
 }
 
-static enum ep_bus_result tell(const struct json_walk *w, struct ep_str value)
+static enum ep_bus_result tell(struct json_walk *w, struct ep_str value)
 {
     char plain[256];
 
     if (ep_str_eq(value, EP_STR("null")))
         return EP_BUS_OK;
+    w->told++;
     if (value.p[0] != '"')
         return w->each(w->user, value) ? EP_BUS_OK : EP_BUS_STOPPED;
     return w->each(w->user, ep_str_n(plain, ep_json_plain(value, plain, sizeof plain))) ? EP_BUS_OK : EP_BUS_STOPPED;
@@ -45,7 +47,7 @@ static bool is_empty(struct ep_str text)
     return ended(ep_str_n(text.p + 1, text.n - 1));
 }
 
-static enum ep_bus_result object(const struct json_walk *w, struct ep_str text, bool inner)
+static enum ep_bus_result object(struct json_walk *w, struct ep_str text, bool inner)
 {
     struct ep_str rest = text, key, value;
     enum ep_bus_result r = EP_BUS_OK;
@@ -78,12 +80,14 @@ bool ep_bus_may_be(struct ep_str text)
     return text.n && (text.p[0] == '{' || text.p[0] == '[');
 }
 
-enum ep_bus_result ep_bus_json(struct ep_str text, ep_bus_hash *each, void *user, struct ep_str *impact)
+enum ep_bus_result ep_bus_json(struct ep_str text, ep_bus_hash *each, void *user, struct ep_str *impact, bool *unnamed)
 {
-    struct json_walk w = {each, user, impact};
+    struct json_walk w = {each, user, impact, 0};
     struct ep_str rest = without_space(text), key, value;
     enum ep_bus_result r = EP_BUS_OK;
+    unsigned told;
 
+    *unnamed = false;
     if (rest.n && rest.p[0] == '{')
         return object(&w, rest, false);
     if (!rest.n || rest.p[0] != '[')
@@ -91,8 +95,11 @@ enum ep_bus_result ep_bus_json(struct ep_str text, ep_bus_hash *each, void *user
     if (is_empty(rest))
         return EP_BUS_OK;
     w.impact = NULL;
-    while (r == EP_BUS_OK && ep_json_next(&rest, &key, &value))
+    while (r == EP_BUS_OK && ep_json_next(&rest, &key, &value)) {
+        told = w.told;
         if (value.p[0] == '{')
             r = object(&w, value, false);
+        *unnamed |= w.told == told;
+    }
     return r != EP_BUS_OK || ended(rest) ? r : EP_BUS_MALFORMED;
 }

@@ -21,6 +21,53 @@ bool ep_grpc_is_web_type(struct ep_str content_type, bool *text)
     return *text || is_type(content_type, EP_STR("application/grpc-web"));
 }
 
+bool ep_grpc_is_json_type(struct ep_str content_type)
+{
+    struct ep_str type = ep_media_type(content_type), suffix = EP_STR("+json");
+
+    return type.n > suffix.n && ep_str_caseeq(ep_str_n(type.p + type.n - suffix.n, suffix.n), suffix);
+}
+
+/* The six bits of a character; -1: it is none of base64's. */
+static int six_bits(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+bool ep_grpc_from_text(struct ep_str body, struct ep_arena *arena, struct ep_str *out)
+{
+    unsigned char *to = ep_arena_alloc(arena, body.n / 4 * 3 + 1);
+    size_t n = 0;
+
+    for (size_t i = 0; i < body.n; i += 4) {
+        const char *p = body.p + i;
+        unsigned padding;
+        uint32_t group = 0;
+
+        if (body.n - i < 4)
+            return false;
+        padding = p[3] != '=' ? 0 : p[2] != '=' ? 1 : 2;
+        for (unsigned k = 0; k < 4; k++) {
+            int bits = k < 4 - padding ? six_bits(p[k]) : 0;
+            if (bits < 0)
+                return false;
+            group = group << 6 | (uint32_t)bits;
+        }
+        if (group & ((1u << 8 * padding) - 1))
+            return false;
+        for (unsigned k = 0; k < 3 - padding; k++)
+            to[n++] = (unsigned char)(group >> (16 - 8 * k));
+    }
+    *out = ep_str_n(to, n);
+    return true;
+}
+
 enum ep_grpc_result ep_grpc_next(struct ep_str *rest, size_t max_bytes, struct ep_grpc_frame *out)
 {
     const unsigned char *p = (const unsigned char *)rest->p;

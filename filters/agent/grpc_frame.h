@@ -17,6 +17,13 @@ bool ep_grpc_is_type(struct ep_str content_type);
 /* "application/grpc-web", "application/grpc-web-text", each alone, with "+…" or ";…". *text: it is base64. */
 bool ep_grpc_is_web_type(struct ep_str content_type, bool *text);
 
+/* "…+json": messages are JSON (proto3's mapping), to servers that look at it. */
+bool ep_grpc_is_json_type(struct ep_str content_type);
+
+/* A body of application/grpc-web-text: base64 (RFC 4648 section 4) in pieces, each of which may be padded; decoded into the
+ * arena. False: malformed; so are bits that a decoder would throw away. */
+bool ep_grpc_from_text(struct ep_str body, struct ep_arena *arena, struct ep_str *out);
+
 struct ep_grpc_frame {
     bool compressed;
     struct ep_str payload; /* lies in what was read */

@@ -1,7 +1,8 @@
 /* OpenAI's API and all that speak it: known by the end of the path, and by a body that names a model or asks something.
  *
  * A refusal is 403 with the error object, also when a stream was asked for: 200 with an error is taken for an answer.
- * What SDKs would retry carries x-should-retry: false. AGENTS.md section 4. */
+ * What SDKs would retry carries x-should-retry: false. The decision's id is a member of our own beside `code`: SDKs keep
+ * the object whole (error.error, e.body). AGENTS.md section 4. */
 #include "agent/agent.h"
 
 #include "agent/model.h"
@@ -69,7 +70,7 @@ static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_hea
     return EP_AGENT_MINE;
 }
 
-struct ep_str ep_openai_error(const struct ep_refusal *r, struct ep_arena *arena)
+struct ep_str ep_openai_error(const struct ep_refusal *r, struct ep_str decision, struct ep_arena *arena)
 {
     unsigned status = ep_refusal_status(r);
     struct ep_json j;
@@ -86,6 +87,8 @@ struct ep_str ep_openai_error(const struct ep_refusal *r, struct ep_arena *arena
     ep_json_key(&j, "param");
     ep_json_null(&j);
     ep_json_kstr(&j, "code", ep_str(r->code));
+    if (decision.n)
+        ep_json_kstr(&j, "decision", decision);
     ep_json_object_end(&j);
     ep_json_object_end(&j);
     return ep_json_take(&j, arena);
@@ -112,14 +115,14 @@ static void refuse(struct ep_stream *s, const struct ep_refusal *r)
 {
     struct ep_answer a;
 
-    ep_agent_llm_answer(r, ep_openai_error(r, &s->arena), EP_STR("x-request-id"), s->decision_id, &s->arena, &a);
+    ep_agent_llm_answer(r, ep_openai_error(r, s->decision_id, &s->arena), EP_STR("x-request-id"), s->decision_id, &s->arena, &a);
     ep_answer_send(s, &a);
 }
 
 static void refuse_midstream(struct ep_stream *s, const struct ep_refusal *r)
 {
     if (ep_agent_midstream_events(s))
-        ep_agent_end_by_event(s, EP_STR("error"), ep_openai_error(r, &s->arena));
+        ep_agent_end_by_event(s, EP_STR("error"), ep_openai_error(r, s->decision_id, &s->arena));
 }
 
 const struct ep_agent_protocol ep_agent_openai = {

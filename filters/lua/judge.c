@@ -404,7 +404,8 @@ void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_s
     run(set, p, s, c, phase, reply, shadow, now_ns, v);
 }
 
-void ep_policy_refuse(struct ep_stream *s, const struct ep_policy *p, const struct ep_policy_verdict *v)
+void ep_policy_refuse(struct ep_stream *s, const struct ep_policy *p, const struct ep_call *call,
+                      const struct ep_policy_verdict *v)
 {
     ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_POLICY,
                                              .policy = p->name,
@@ -413,5 +414,6 @@ void ep_policy_refuse(struct ep_stream *s, const struct ep_policy *p, const stru
                                              .reason = v->reason,
                                              .code = v->code,
                                              .status = v->status,
-                                             .grpc_status = -1});
+                                             .grpc_status = -1,
+                                             .call = call});
 }

@@ -117,8 +117,8 @@ enum going { PASSED, REFUSED, WAITS };
 static const enum ep_step steps[] = {[PASSED] = EP_NEXT, [REFUSED] = EP_REPLIED, [WAITS] = EP_WAIT};
 
 /* Takes in what is not plainly good. */
-static enum going take(struct ep_policy_set *set, struct ep_stream *s, struct state *state, struct ep_policy_verdict *v,
-                       ep_policy_woken *woken)
+static enum going take(struct ep_policy_set *set, struct ep_stream *s, struct state *state, const struct ep_call *call,
+                       struct ep_policy_verdict *v, ep_policy_woken *woken)
 {
     if (v->wait) {
         state->wait = v->wait;
@@ -126,7 +126,7 @@ static enum going take(struct ep_policy_set *set, struct ep_stream *s, struct st
         return WAITS;
     }
     if (v->refuse) {
-        ep_policy_refuse(s, set->v[state->at], v);
+        ep_policy_refuse(s, set->v[state->at], call, v);
         return REFUSED;
     }
     return PASSED;
@@ -186,7 +186,7 @@ static enum going take_call(struct ep_policy_set *set, struct ep_stream *s, stru
         if (v->refuse)
             ep_record_end(set->recorder, state->record);
     }
-    return take(set, s, state, v, calls_woken);
+    return take(set, s, state, state->call, v, calls_woken);
 }
 
 /* From state->at and state->call on. */
@@ -328,7 +328,7 @@ static enum going judge_replies(struct ep_policy_set *set, struct ep_stream *s, 
         if (EP_UNLIKELY(v.wait || v.refuse)) {
             if (v.wait && !state->reply.whole && state->reply.why == EP_BLIND_NOT)
                 state->reply.why = EP_BLIND_STREAMED; /* the walk goes on behind: there is no asking for the body later */
-            return take(set, s, state, &v, replies_woken);
+            return take(set, s, state, NULL, &v, replies_woken);
         }
     }
     return PASSED;
@@ -343,7 +343,7 @@ static enum going redact_pending(struct ep_policy_set *set, struct ep_stream *s,
         v = (struct ep_policy_verdict){.decision = EP_POLICY_ALLOW};
         ep_policy_redact_reply(set, state->pending->policy, s, state->pending->rules, &state->reply, &v);
         if (v.refuse) {
-            ep_policy_refuse(s, state->pending->policy, &v);
+            ep_policy_refuse(s, state->pending->policy, NULL, &v);
             return REFUSED;
         }
     }
@@ -381,7 +381,7 @@ static enum going watch(struct ep_policy_set *set, struct ep_stream *s, struct s
         v = (struct ep_policy_verdict){.decision = EP_POLICY_ALLOW};
         ep_policy_blinded(set, p, s, state->reply.why, &v);
         if (v.refuse) {
-            ep_policy_refuse(s, p, &v);
+            ep_policy_refuse(s, p, NULL, &v);
             return REFUSED;
         }
     }
@@ -417,7 +417,7 @@ static void replies_woken(struct ep_policy_wait *w)
 
     if (!wake(w, state, &now, &v))
         return;
-    going = take(set, s, state, &v, replies_woken);
+    going = take(set, s, state, NULL, &v, replies_woken);
     if (going == PASSED) {
         state->at++;
         going = judge_replies(set, s, state, now);
@@ -470,7 +470,7 @@ static enum ep_step watch_body(struct ep_stream *s, struct state *state, struct 
 
     if (ep_policy_watch_pass(state->watch, b, end && !s->midway, &s->worker->slabs, &p, &v) == EP_POLICY_WATCH_ON)
         return EP_NEXT;
-    ep_policy_refuse(s, p, &v);
+    ep_policy_refuse(s, p, NULL, &v);
     return EP_REPLIED;
 }
 

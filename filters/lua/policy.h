@@ -290,8 +290,9 @@ void ep_policy_wait_drop(struct ep_policy_wait *w);
 bool ep_policy_shadow(const struct ep_policy_set *set, const struct ep_policy *p, struct ep_stream *s);
 /* Appends members: enforced, would_deny, enforces_at. */
 void ep_policy_life_json(const struct ep_policy *p, struct ep_json *j);
-/* Fills a refusal from a verdict that refuses. */
-void ep_policy_refuse(struct ep_stream *s, const struct ep_policy *p, const struct ep_policy_verdict *v);
+/* Refuses by a verdict that does; `call`: of a batch the one that was judged, NULL: no certain one. */
+void ep_policy_refuse(struct ep_stream *s, const struct ep_policy *p, const struct ep_call *call,
+                      const struct ep_policy_verdict *v);
 
 /* The value of a field, of a list its first; empty when absent. */
 struct ep_str ep_policy_field_value(enum ep_policy_field f, const struct ep_stream *s, struct ep_call *call);

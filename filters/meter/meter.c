@@ -25,6 +25,7 @@ struct meter {
 
 struct state {
     struct ep_usage_reader *reader; /* NULL: nothing to read */
+    bool read;                      /* … any more */
 };
 
 static bool load(struct ep_filter_instance *i, struct ep_error *err)
@@ -64,10 +65,13 @@ static bool form_of(const struct ep_stream *s, enum ep_usage_form *form, struct 
 
 static void whole(struct ep_stream *s, struct state *state)
 {
-    if (!state->reader || s->usage->whole)
+    if (!state->reader || state->read)
         return;
+    state->read = true;
     ep_usage_end(state->reader);
-    s->usage->whole = true;
+    s->usage->whole = ep_usage_is_whole(state->reader);
+    if (!s->usage->whole && !s->response_flag)
+        s->response_flag = "SE"; /* the stream ended where its API doesn't end one */
 }
 
 static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end)

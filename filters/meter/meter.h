@@ -62,10 +62,11 @@ enum ep_usage_form { EP_USAGE_JSON, EP_USAGE_EVENTS };
 
 #define EP_USAGE_BYTES 2048u /* of the object "usage" in an answer */
 
-/* Looks for "usage" in the outermost object of a JSON text that passes in pieces. */
+/* Looks for "usage" and "model" in the outermost object of a JSON text that passes in pieces. */
 struct ep_usage_find {
     unsigned depth;
     bool in_string, escaped, key_next, is_key, capturing, lost;
+    bool model_next, is_model; /* the string that comes, or is under way, is the model's name */
     char key[8];
     unsigned key_n, value_n;
     char value[EP_USAGE_BYTES];
@@ -81,6 +82,8 @@ struct ep_usage_reader {
     struct ep_usage_find find;
     struct ep_text_count text; /* that was said, for the estimate */
     bool broken;               /* nothing more can be read */
+    bool last_event;           /* the API's own last one has come: [DONE], message_stop, response.completed … */
+    unsigned choices, finished; /* of chat completions, which some servers end without [DONE] */
 };
 
 /* `codings.n` 0: as it is. Memory of its own only for events and decoding: fini. */
@@ -90,6 +93,8 @@ void ep_usage_reader_fini(struct ep_usage_reader *r);
 /* The answer as it passes; it is only looked at. What is known stands in the usage at any time. */
 void ep_usage_read(struct ep_usage_reader *r, struct ep_slice piece);
 void ep_usage_end(struct ep_usage_reader *r);
+/* After it: whether the answer is all that its API calls one. A stream may end well over HTTP in the middle of a sentence. */
+bool ep_usage_is_whole(const struct ep_usage_reader *r);
 /* The object "usage" of an answer. False: there is nothing in it. */
 bool ep_usage_take(struct ep_usage *u, struct ep_str json, bool anthropic);
 

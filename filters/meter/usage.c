@@ -5,6 +5,10 @@
  * so that the stream itself is not touched. Who says nothing of usage (OpenAI's chat streams without include_usage, a
  * stream that broke off) is counted by its text, which is an estimate and told as one.
  *
+ * A stream that ends well over HTTP but without the last event of its API was cut by somebody: it is counted as broken, and
+ * nothing is put behind it, since there are servers that end so by habit (of those, chat completions with a finish_reason for
+ * each choice count as whole).
+ *
  * Usage is cumulative wherever a stream tells it more than once, so the largest number counts. Anthropic's input_tokens
  * leave out what the cache had; OpenAI's don't. AGENTS.md sections 4 and 5. */
 #include "meter/meter.h"
@@ -93,6 +97,17 @@ static void capture(struct ep_usage_find *f, char c)
         f->lost = true;
 }
 
+/* Of the model's name. False: it is longer than any. */
+static bool name_byte(struct ep_usage *u, char c)
+{
+    if (u->model_n == sizeof u->model) {
+        u->model_n = 0;
+        return false;
+    }
+    u->model[u->model_n++] = c;
+    return true;
+}
+
 /* One byte outside of strings. */
 static void structure(struct ep_usage_reader *r, char c)
 {
@@ -103,10 +118,14 @@ static void structure(struct ep_usage_reader *r, char c)
         f->in_string = true;
         f->is_key = f->depth == 1 && f->key_next;
         f->key_n = f->is_key ? 0 : f->key_n;
+        f->is_model = f->model_next;
+        f->model_next = false;
+        r->usage->model_n = f->is_model ? 0 : r->usage->model_n;
         break;
     case '{':
     case '[':
         f->key_next = c == '{' && f->depth == 0;
+        f->model_next = false;
         f->depth++;
         break;
     case '}':
@@ -118,10 +137,12 @@ static void structure(struct ep_usage_reader *r, char c)
         break;
     case ',':
         f->key_next = f->depth == 1;
+        f->model_next = false;
         break;
     case ':':
         if (f->depth == 1) {
             f->key_next = false;
+            f->model_next = f->key_n == 5 && memcmp(f->key, "model", 5) == 0;
             f->capturing = f->key_n == 5 && memcmp(f->key, "usage", 5) == 0;
             f->value_n = 0;
             f->lost = false;
@@ -143,10 +164,14 @@ static void look_json(struct ep_usage_reader *r, const char *p, size_t n)
                 f->escaped = false;
             } else if (*p == '\\') {
                 f->escaped = true;
+                r->usage->model_n = f->is_model ? 0 : r->usage->model_n; /* no model is called that */
+                f->is_model = false;
             } else if (*p == '"') {
-                f->in_string = false;
+                f->in_string = f->is_model = false;
             } else if (f->is_key && f->key_n < sizeof f->key) {
                 f->key[f->key_n++] = *p;
+            } else if (f->is_model) {
+                f->is_model = name_byte(r->usage, *p);
             }
             if (inside)
                 capture(f, *p);
@@ -193,21 +218,52 @@ static void count_delta(struct ep_usage_reader *r, struct ep_str delta)
 
 static void count_choices(struct ep_usage_reader *r, struct ep_str choices)
 {
-    struct ep_str key, choice;
+    struct ep_str key, choice, reason;
+    uint64_t index;
 
     while (choices.n && choices.p[0] != ']' && ep_json_next(&choices, &key, &choice)) {
         count_delta(r, ep_json_member(choice, "delta"));
         count_text(r, ep_json_member(choice, "text"));
+        if (number(ep_json_member(choice, "index"), &index) && index < UINT32_MAX)
+            r->choices = EP_MAX(r->choices, (unsigned)index + 1);
+        reason = ep_json_member(choice, "finish_reason");
+        r->finished += reason.n && reason.p[0] == '"';
     }
 }
 
+static bool is_last(struct ep_str type)
+{
+    static const char *const last[] = {"\"message_stop\"",    "\"response.completed\"", "\"response.incomplete\"",
+                                       "\"response.failed\"", "\"response.cancelled\"", "\"error\""};
+
+    for (size_t i = 0; i < EP_COUNT(last); i++)
+        if (ep_str_eq(type, ep_str(last[i])))
+            return true;
+    return false;
+}
+
+static void take_model(struct ep_usage *u, struct ep_str value)
+{
+    if (value.n <= 2 || value.p[0] != '"' || value.n - 2 > sizeof u->model || memchr(value.p, '\\', value.n))
+        return;
+    u->model_n = (unsigned)value.n - 2;
+    memcpy(u->model, value.p + 1, u->model_n);
+}
+
 /* message_start of Anthropic's: what was read. What it says of the output is the beginning of one. */
-static void take_start(struct ep_usage *u, struct ep_str usage)
+static void take_start(struct ep_usage *u, struct ep_str message)
 {
     bool before = u->output_known;
 
-    ep_usage_take(u, usage, true);
+    ep_usage_take(u, ep_json_member(message, "usage"), true);
     u->output_known = before;
+    take_model(u, ep_json_member(message, "model"));
+}
+
+static void take_response(struct ep_usage_reader *r, struct ep_str response)
+{
+    ep_usage_take(r->usage, ep_json_member(response, "usage"), r->anthropic);
+    take_model(r->usage, ep_json_member(response, "model"));
 }
 
 static enum ep_event_verdict on_event(void *user, const struct ep_event *e, struct ep_str *replacement)
@@ -216,15 +272,23 @@ static enum ep_event_verdict on_event(void *user, const struct ep_event *e, stru
     struct ep_str rest = e->data, key, value;
 
     (void)replacement;
-    if (!rest.n || rest.p[0] != '{')
-        return EP_EVENT_PASS; /* [DONE] */
+    if (!rest.n || rest.p[0] != '{') {
+        r->last_event |= ep_str_eq(ep_str_trim(rest), EP_STR("[DONE]"));
+        return EP_EVENT_PASS;
+    }
     while (ep_json_next(&rest, &key, &value)) {
         if (ep_str_eq(key, EP_STR("usage")))
             ep_usage_take(r->usage, value, r->anthropic);
         else if (ep_str_eq(key, EP_STR("response")))
-            ep_usage_take(r->usage, ep_json_member(value, "usage"), r->anthropic);
+            take_response(r, value);
         else if (ep_str_eq(key, EP_STR("message")))
-            take_start(r->usage, ep_json_member(value, "usage"));
+            take_start(r->usage, value);
+        else if (ep_str_eq(key, EP_STR("model")))
+            take_model(r->usage, value);
+        else if (ep_str_eq(key, EP_STR("type")))
+            r->last_event |= is_last(value);
+        else if (ep_str_eq(key, EP_STR("error")))
+            r->last_event |= value.p[0] == '{';
         else if (ep_str_eq(key, EP_STR("choices")))
             count_choices(r, value);
         else if (ep_str_eq(key, EP_STR("delta")))
@@ -309,4 +373,9 @@ void ep_usage_end(struct ep_usage_reader *r)
         (void)ep_events_pass(&r->events, &b, true, r->slabs, on_event, r);
         ep_body_fini(&b);
     }
+}
+
+bool ep_usage_is_whole(const struct ep_usage_reader *r)
+{
+    return r->form == EP_USAGE_JSON || r->broken || r->last_event || (r->choices && r->finished >= r->choices);
 }

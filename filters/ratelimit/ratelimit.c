@@ -172,6 +172,7 @@ static enum ep_step say_no(struct ep_stream *s, const struct limit *l, const str
                                  .code = codes[why],
                                  .status = l->c->status == 429 ? 0 : (unsigned)l->c->status,
                                  .grpc_status = -1,
+                                 .call = call,
                                  .retry_after_s = (uint32_t)EP_MIN((state->wait_ns + EP_S - 1) / EP_S, UINT32_MAX)};
 
     if (why == EP_LIMIT_FULL)

@@ -85,6 +85,7 @@ struct ep_refusal {
     uint32_t retry_after_s;     /* 0: none */
     struct ep_str limit, limit_policy; /* of a limit: values of RateLimit and RateLimit-Policy; empty: not told */
     int jsonrpc_code;           /* of the JSON-RPC error, where that is the caller's protocol; 0: the HTTP status */
+    const struct ep_call *call; /* of a batch the one that it is about; NULL: the stream's */
 };
 unsigned ep_refusal_status(const struct ep_refusal *r);
 unsigned ep_refusal_grpc_status(const struct ep_refusal *r);

@@ -153,6 +153,7 @@ void ep_stream_say_last_words(struct ep_stream *s)
 static void say_no(struct ep_stream *s, const struct ep_refusal *r)
 {
     s->denied_by = r->policy;
+    s->denied_call = r->call;
     s->denied_code = ep_str(r->code);
     s->denied_status = ep_refusal_status(r);
     ep_report_refusal(s, r);
@@ -199,7 +200,8 @@ static bool recorded(struct ep_stream *s, struct ep_refusal *r)
                                   .policy_version = r->policy_version,
                                   .principle = r->principle,
                                   .reason = r->reason,
-                                  .code = r->code};
+                                  .code = r->code,
+                                  .call = r->call};
 
     if (!ep_refusal_is_decision(r))
         return true;

@@ -8,6 +8,8 @@
 #include "filter/private.h"
 #include "filter/trace.h"
 
+#define BATCH_EVENTS_MAX 32u
+
 /* --- the queue --- */
 
 static struct ep_span_batch *at(struct ep_span_queue *q, unsigned i)
@@ -218,10 +220,24 @@ static struct name grpc(struct ep_otlp *o, const struct ep_stream *s)
     return (struct name){method, {NULL, 0}};
 }
 
-static struct name model(struct ep_otlp *o, const struct ep_call *c)
+/* What the provider says of it; an estimate of ours is none of the conventions' numbers. */
+static void usage(struct ep_otlp *o, const struct ep_usage *u)
 {
+    if (!u || !u->answered)
+        return;
+    text(o, EP_STR("gen_ai.response.model"), ep_str_n(u->model, u->model_n));
+    if (u->input_known)
+        number(o, EP_STR("gen_ai.usage.input_tokens"), u->input);
+    if (u->output_known)
+        number(o, EP_STR("gen_ai.usage.output_tokens"), u->output);
+}
+
+static struct name model(struct ep_otlp *o, const struct ep_stream *s)
+{
+    const struct ep_call *c = &s->call;
     struct ep_str operation = model_operation(c);
 
+    usage(o, s->usage);
     text(o, EP_STR("gen_ai.provider.name"), c->protocol);
     text(o, EP_STR("gen_ai.operation.name"), operation);
     text(o, EP_STR("gen_ai.request.model"), c->model);
@@ -237,7 +253,7 @@ static struct name protocol(struct ep_otlp *o, const struct ep_stream *s)
     if (ep_str_eq(c->protocol, EP_STR("grpc")))
         return grpc(o, s);
     if (c->model.n)
-        return model(o, c);
+        return model(o, s);
     return (struct name){{NULL, 0}, {NULL, 0}};
 }
 
@@ -270,6 +286,43 @@ static void decision(struct ep_otlp *o, const struct ep_stream *s)
     text(o, EP_STR("ephor.policy"), s->decision ? s->decision_policy : s->denied_by);
     text(o, EP_STR("ephor.principle"), s->decision_principle);
     text(o, EP_STR("ephor.code"), s->denied_code);
+}
+
+/* --- the calls of a batch --- */
+
+static void call(struct ep_otlp *o, const struct ep_call *c, uint64_t time_ns, bool refused)
+{
+    bool is_mcp = ep_str_eq(c->protocol, EP_STR("mcp"));
+    const struct {
+        struct ep_str key, value;
+    } said[] = {
+        {is_mcp ? EP_STR("mcp.method.name") : EP_STR("ephor.call.method"), c->method},
+        {EP_STR("jsonrpc.request.id"), request_id(c)},
+        {EP_STR("mcp.resource.uri"), without_query(c->uri)},
+        {EP_STR("gen_ai.tool.name"), c->tool},
+        {EP_STR("gen_ai.prompt.name"), c->prompt_name},
+        {EP_STR("gen_ai.request.model"), c->model},
+    };
+    size_t in = ep_otlp_open(o, EP_OTLP_SPAN_EVENTS);
+
+    ep_otlp_fixed64(o, EP_OTLP_EVENT_TIME, time_ns);
+    ep_otlp_text(o, EP_OTLP_EVENT_NAME, EP_STR("ephor.call"));
+    for (size_t i = 0; i < EP_COUNT(said); i++)
+        ep_otlp_attribute(o, EP_OTLP_EVENT_ATTRIBUTES, said[i].key, said[i].value);
+    if (refused)
+        ep_otlp_attribute_bool(o, EP_OTLP_EVENT_ATTRIBUTES, EP_STR("ephor.refused"), true);
+    ep_otlp_close(o, in);
+}
+
+/* An event for each of the first, and for the one that was refused. */
+static void batch(struct ep_otlp *o, const struct ep_stream *s, uint64_t wall_ns)
+{
+    uint64_t n = 0;
+
+    for (const struct ep_call *c = &s->call; c; c = c->next)
+        if (n++ < BATCH_EVENTS_MAX || c == s->denied_call)
+            call(o, c, s->time.body_end + wall_ns, c == s->denied_call);
+    number(o, EP_STR("ephor.batch.calls"), n);
 }
 
 /* --- the status --- */
@@ -344,6 +397,8 @@ static void encode(struct ep_otlp *o, struct ep_stream *s, const struct ep_span_
     peer(o, s);
     name(o, s, protocol(o, s));
     own(o, s, t);
+    if (s->call.batch)
+        batch(o, s, wall_ns);
     decision(o, s);
     status(o, error_type(s));
     ep_otlp_close(o, in);

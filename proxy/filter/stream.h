@@ -109,6 +109,7 @@ struct ep_stream {
     struct ep_tag *tags;                /* in the arena; each space and key once */
     struct ep_str decision_id;          /* set when something decided: in the reply, the log and the audit */
     struct ep_str denied_by, denied_code; /* of the refusal */
+    const struct ep_call *denied_call;  /* of a batch the one that it is about; NULL: it is about all */
     const char *decision;               /* the first that was noted: "deny", "shadow_deny" …; NULL: none (decision.c) */
     struct ep_str decision_policy, decision_principle;
     unsigned denied_status;             /* its own, whatever the protocol made of it on the wire; 0: none */

@@ -51,6 +51,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t n)
 {
     char *exact = n ? malloc(n) : NULL;
     struct ep_str impact = {NULL, 0};
+    bool unnamed;
     struct seen s = {ep_str_n(exact, n), 0};
 
     if (!exact)
@@ -60,7 +61,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t n)
     s.n = 0;
     decode(s.text);
     if (ep_bus_may_be(s.text))
-        (void)ep_bus_json(s.text, told, &s, &impact);
+        (void)ep_bus_json(s.text, told, &s, &impact, &unnamed);
     CHECK(!impact.n || (impact.p >= s.text.p && impact.p + impact.n <= s.text.p + s.text.n));
     free(exact);
     return 0;

@@ -3,6 +3,8 @@
  * is JSON to the scan. The first byte chooses method and version. */
 #include <stdlib.h>
 
+#include <openssl/evp.h>
+
 #include "agent/a2a.h"
 #include "agent/grpc_frame.h"
 
@@ -39,6 +41,23 @@ static void message(struct ep_scanner *scanner, bool old, const struct ep_a2a_me
     CHECK(scan.first && !scan.batch);
 }
 
+/* What is taken for base64 is what its bytes are in base64, padding of pieces in the middle aside. */
+static void base64(struct ep_str text, struct ep_arena *arena)
+{
+    const char *padding = memchr(text.p ? text.p : "", '=', text.n);
+    struct ep_str bytes;
+    char *again;
+
+    if (!ep_grpc_from_text(text, arena, &bytes))
+        return;
+    CHECK(text.n % 4 == 0 && bytes.n <= text.n / 4 * 3);
+    if (padding && padding + 2 < text.p + text.n)
+        return;
+    again = ep_arena_alloc(arena, text.n + 1);
+    CHECK(EVP_EncodeBlock((unsigned char *)again, (const unsigned char *)bytes.p, bytes.n) == text.n);
+    CHECK(memcmp(again, text.p ? text.p : "", text.n) == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     static const char *const names[] = {"message/send", "tasks/get", "tasks/list", "tasks/cancel", "tasks/resubscribe",
@@ -58,6 +77,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     bytes = ep_str_n((const char *)data + 1, n - 1);
     ep_arena_init(&arena, &pool);
     frames(bytes);
+    base64(bytes, &arena);
     message(scanner, data[0] & 1, ep_a2a_by_name(ep_str(names[data[0] >> 1 & 7])), bytes, &arena);
     ep_arena_fini(&arena);
     return 0;

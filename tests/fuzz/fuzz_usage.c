@@ -32,6 +32,7 @@ static struct ep_usage read_pieces(uint8_t how, const uint8_t *p, size_t n, size
         ep_slab_unref(slab);
     }
     ep_usage_end(&r);
+    u.whole = ep_usage_is_whole(&r);
     ep_usage_reader_fini(&r);
     CHECK(slabs.n_live == 0);
     ep_slab_pool_fini(&slabs);
@@ -47,7 +48,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     a = read_pieces(data[0], data + 2, n - 2, n);
     b = read_pieces(data[0], data + 2, n - 2, (size_t)data[1] + 1);
     CHECK(a.input == b.input && a.output == b.output && a.cached == b.cached && a.cache_write == b.cache_write);
-    CHECK(a.input_known == b.input_known && a.output_known == b.output_known);
+    CHECK(a.input_known == b.input_known && a.output_known == b.output_known && a.whole == b.whole);
+    CHECK(a.model_n == b.model_n && a.model_n <= sizeof a.model && memcmp(a.model, b.model, a.model_n) == 0);
     CHECK(a.input <= 3000000000000u && a.cached <= 1000000000000u && a.reasoning <= 1000000000000u);
     (void)ep_estimate_json(ep_str_n(data, n));
     return 0;

@@ -63,7 +63,7 @@ def attributes(message, number):
 class Span:
     def __init__(self, raw, resource):
         message = fields(raw)
-        assert {n for n, _ in message} <= {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16}
+        assert {n for n, _ in message} <= {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 15, 16}
         self.resource = resource
         self.trace_id, self.span_id = one(message, 1).hex(), one(message, 2).hex()
         self.parent_id = one(message, 4, b"").hex()
@@ -72,12 +72,15 @@ class Span:
         self.kind = {2: "server", 3: "client"}[one(message, 6)]
         self.start_ns, self.end_ns = one(message, 7), one(message, 8)
         self.attributes = attributes(message, 9)
+        self.events = [(one(event, 2).decode(), one(event, 1), attributes(event, 3))
+                       for event in (fields(value) for n, value in message if n == 11)]
         status = fields(one(message, 15, b""))
         self.status = {0: "unset", 1: "ok", 2: "error"}[one(status, 3, 0)]
         self.message = one(status, 2, b"").decode()
         self.flags = one(message, 16, 0)
         assert len(self.trace_id) == 32 and len(self.span_id) == 16 and len(self.parent_id) in (0, 16)
         assert self.start_ns <= self.end_ns
+        assert all(self.start_ns <= time <= self.end_ns for _, time, _ in self.events)
 
     def __getitem__(self, key):
         return self.attributes.get(key)

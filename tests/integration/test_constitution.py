@@ -1,4 +1,5 @@
 """The constitution: named in headers, in messages of the agent bus as JSON and as protobuf; its text, pinned and signed."""
+import base64
 import hashlib
 import json
 import os
@@ -96,6 +97,10 @@ def test_strict_takes_the_hash_from_header_or_body_and_each_must_be_right(consti
     assert post(proxy.port, {"content": "hi"}, headers=JSON + named).status == 200
     assert post(proxy.port, {"content": "hi", "constitutional_hash": HASH}).status == 200
     assert post(proxy.port, {"constitutional_hash": WRONG}, headers=JSON + named).status == 403
+    one, other = {"message_type": "event", "constitutional_hash": HASH}, {"message_type": "event"}
+    assert post(proxy.port, [one, one]).status == 200
+    assert post(proxy.port, [one, other]).status == 400, "each message of an array"
+    assert post(proxy.port, [one, other], headers=JSON + named).status == 200
 
 
 # --- protobuf -----------------------------------------------------------------------------------------------------------
@@ -142,6 +147,28 @@ def test_a_message_over_grpc_names_it_in_its_field(ephor, h2_server, message, st
     if status == "7":
         assert HASH not in str(r.headers)
     assert call(proxy.port, framed(message, flag=1)).get("grpc-status") == "7", "compressed: it can't be seen"
+
+
+def test_a_message_of_grpc_web_in_base64_is_read_and_in_json_it_is_none(ephor, h2_server, policies):
+    vault = '''return require "ephor.policy" { name = "vault", match = { protocol = "acgs2", recipient = "vault" },
+      call = function(c) return c:deny("nobody writes to the vault") end }'''
+    proxy = ephor(config(h2_server(grpc).port, cluster={"protocol": "h2"}, constitution={"hash": HASH}, policies=policies(vault=vault)))
+
+    def send(message, kind="application/grpc-web-text", method="Send"):
+        body = framed(message)
+        pieces = [body[:5], body[5:]] if "text" in kind else []  # each padded by itself
+        with wire2.Client(proxy.port) as client:
+            return client.request(f"/acgs2.agent_bus.v1.AgentBus/{method}", method="POST", headers=[("content-type", kind)],
+                                  body=b"".join(map(base64.b64encode, pieces)) or body)
+    right, wrong = field(15, HASH.encode()), field(15, WRONG.encode())
+    assert send(right).trailer("grpc-status") == "0" and send(field(6, b"x") + right, "application/grpc-web+proto").trailer("grpc-status") == "0"
+    r = send(field(6, b"vault") + right)
+    assert r.get("grpc-status") == "7" and "nobody writes to the vault" in r.get("grpc-message")
+    for refused in send(wrong), send(wrong, "application/grpc-web"), send(wrong, method="Stream"), send(right, method="Stream"), \
+            send(json.dumps({"constitutionalHash": WRONG}).encode(), "application/grpc+json"):
+        assert refused.get("grpc-status") == "7" and HASH not in str(refused.headers)
+    proxy.counted(5, "ephor_bus_messages_total", type="command")
+    assert proxy.metric("ephor_call_blind_total", reason="unknown") == 1, "JSON"
 
 
 def test_each_message_of_a_stream_is_looked_at_and_strict_wants_it_in_each(ephor, h2_server):

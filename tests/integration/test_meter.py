@@ -130,6 +130,21 @@ def test_a_stream_that_breaks_is_counted_by_what_was_seen(metered):
     assert tokens(proxy) == {"input": 25, "output_estimated": 6}
 
 
+@pytest.mark.parametrize("path,model,headers,chunks,usage", [
+    ("/v1/messages", "claude-x", "anthropic-version: 2023-06-01\r\n", MESSAGE_STREAM[:3], "broken"),
+    ("/v1/chat/completions", "gpt-4o", "", CHAT_STREAM[:2], "broken"),
+    ("/v1/responses", "gpt-4o", "", events({"type": "response.output_text.delta", "delta": "Hello"}, name=True), "broken"),
+    ("/v1/chat/completions", "gpt-4o", "", CHAT_STREAM[:2] + events(
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}), "estimated")], ids=["messages", "chat", "responses", "no DONE"])
+def test_a_stream_that_ends_where_its_api_does_not_end_one_passes_and_is_counted(metered, path, model, headers, chunks, usage):
+    proxy = metered(streamed(chunks), log=True)
+    r = ask(proxy, path, model, headers, stream=True)
+    assert r.body == b"".join(chunks), "as direct: no error is made of it, since some servers end so"
+    proxy.counted(1, "ephor_llm_calls_total", usage=usage)
+    row = until(lambda: [json.loads(l) for l in proxy.log.splitlines() if '"tokens_input"' in l], "the line")[0]
+    assert row.get("flag") == ("SE" if usage == "broken" else None), row
+
+
 def test_a_model_without_a_price_is_counted_as_such(metered):
     proxy = metered(whole(CHAT))
     ask(proxy, model="o9-ultra")
@@ -205,8 +220,9 @@ def test_what_was_more_than_reserved_is_owed(metered):
     assert r.status == 429 and int(r.get("retry-after")) > 3 * 3600, "3000 are owed: three hours"
 
 
-def test_a_broken_stream_keeps_the_reservation_and_a_refused_one_gives_it_back(metered):
-    proxy = metered(streamed(MESSAGE_STREAM[:2], cut=True), {"name": "t", "tokens": "1000/1h"}, reserve=600)
+@pytest.mark.parametrize("cut", [True, False], ids=["cut", "without its last event"])
+def test_a_broken_stream_keeps_the_reservation_and_a_refused_one_gives_it_back(metered, cut):
+    proxy = metered(streamed(MESSAGE_STREAM[:2], cut=cut), {"name": "t", "tokens": "1000/1h"}, reserve=600)
     try:
         ask(proxy, stream=True)
     except (wire1.Closed, ConnectionError):

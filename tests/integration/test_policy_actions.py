@@ -436,6 +436,26 @@ def test_priority_and_impact_of_a_bus_message(guarded, priority, said):
     assert post(proxy.port, b'{"content": 1}').status == 200, "no message of the bus"
 
 
+def test_each_message_of_an_array_for_the_bus_is_judged(guarded, tmp_path):
+    audit = tmp_path / "audit"
+    vault = policy("vault", 'return c:deny("nobody writes to the vault")', more='match = {protocol = "acgs2", recipient = "vault"},')
+    proxy = guarded(top={"audit": {"directory": str(audit)}}, vault=vault)
+
+    def to(name, **more):
+        return {"message_type": "command", "message_id": f"for-{name}", "to_agent": name, "content": {}, **more}
+    assert post(proxy.port, json.dumps([to("a"), to("b")]).encode()).status == 200
+    r = post(proxy.port, json.dumps([to("a"), to("vault", impact_score=0.9), to("b")]).encode())
+    answer = json.loads(r.body)
+    assert r.status == 403 and answer["is_valid"] is False and answer["error"] == "PolicyViolationError"
+    assert answer["metadata"]["message_id"] == "for-vault" and answer["metadata"]["decision_id"] == r.get("x-ephor-decision")
+    proxy.counted(5, "ephor_bus_messages_total", type="command")
+    record, = [json.loads(line) for file in audit.glob("*.jsonl") for line in file.read_text().splitlines() if '"deny"' in line]
+    assert (record["message_id"], record["risk_score"]) == ("for-vault", 0.9), "the one that was refused"
+    # an element that is no message: what a bus makes of it is open, so who has a rule on messages decides
+    assert post(proxy.port, json.dumps([to("a"), 7]).encode()).status == 403
+    assert proxy.metric("ephor_call_blind_total", reason="unknown") == 1
+
+
 def test_the_prompt_of_a_language_model(guarded):
     proxy = guarded(ask=policy("ask", 'c:header("x-prompt", c.prompt:gsub("\\n", "|"))', more='match = {prompt = "*secret*"},'))
     body = {"model": "m", "messages": [{"role": "system", "content": "be good"},

@@ -88,6 +88,46 @@ def test_models_in_the_words_of_the_conventions(traced, collector):
     assert all(b"my secret" not in request.body for request in collector.requests)
 
 
+def test_what_a_model_used_is_in_its_span_when_the_provider_says_so(traced, collector, h1_server):
+    def answer(wire, request):
+        usage = {} if b"quiet" in request.body else {"usage": {"prompt_tokens": 19, "completion_tokens": 7}}
+        wire.send(wire1.answer(json.dumps({"model": "gpt-5-2026-01", "choices": [], **usage}).encode(), headers="Content-Type: application/json\r\n"))
+    proxy = traced(upstream=h1_server(answer).port)
+    for model in "gpt-5", "quiet":
+        chat = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+        wire1.get(proxy.port, "/v1/chat/completions", "Content-Type: application/json\r\n", "POST", json.dumps(chat).encode())
+    told, quiet = sorted(collector.wait(2), key=lambda s: s.name)
+    assert (told["gen_ai.request.model"], told["gen_ai.response.model"]) == ("gpt-5", "gpt-5-2026-01")
+    assert (told["gen_ai.usage.input_tokens"], told["gen_ai.usage.output_tokens"]) == (19, 7)
+    assert quiet["gen_ai.usage.input_tokens"] is None and quiet["gen_ai.usage.output_tokens"] is None, "an estimate is no usage"
+
+
+@pytest.mark.parametrize("padding", [0, 40])
+def test_each_call_of_a_batch_is_an_event_and_the_refused_one_says_so(ephor, collector, policies, h1_server, padding):
+    deny = '''return require "ephor.policy" { name = "no", match = { tool = "shell" }, call = function(c) return c:deny("no") end }'''
+    proxy = ephor(config(h1_server().port, cluster=H1, policies=policies(no=deny), tracing={"otlp": collector.url, "sample": "100%"}))
+
+    def batch(*tools):
+        calls = [{"jsonrpc": "2.0", "id": i, "method": "tools/call", "params": {"name": t, "arguments": {"q": "my secret"}}} for i, t in enumerate(tools)]
+        return wire1.get(proxy.port, "/mcp", "Content-Type: application/json\r\nMCP-Session-Id: s\r\n", "POST",
+                         json.dumps([*calls, {"jsonrpc": "2.0", "id": "l", "method": "tools/list"}]).encode())
+    batch(*["echo"] * padding, "search")
+    r = batch(*["echo"] * padding, "search", "shell")
+    assert r.status == 200 and json.loads(r.body)[-1]["error"]["code"] == 403
+    passed, refused = sorted(collector.wait(2), key=lambda s: s["ephor.batch.calls"])
+    assert passed["ephor.batch.calls"] == padding + 2 and refused["ephor.batch.calls"] == padding + 3
+    assert all(name == "ephor.call" for name, _, _ in passed.events + refused.events)
+    if padding:
+        assert len(passed.events) == 32 and len(refused.events) == 33, "the first, and the one that was refused"
+    else:
+        assert [a for _, _, a in passed.events] == [
+            {"mcp.method.name": "tools/call", "jsonrpc.request.id": "0", "gen_ai.tool.name": "search"},
+            {"mcp.method.name": "tools/list", "jsonrpc.request.id": "l"}]
+    assert [a["gen_ai.tool.name"] for _, _, a in refused.events if a.get("ephor.refused")] == ["shell"]
+    assert refused["ephor.policy"] == "no" and not any("ephor.refused" in a for _, _, a in passed.events)
+    assert b"my secret" not in b"".join(request.body for request in collector.requests)
+
+
 def test_bytes_that_are_no_utf8_spoil_no_batch(traced, collector):
     proxy = traced()
     assert wire1.exchange(proxy.port, b"GET /\xff\xfe HTTP/1.1\r\nHost: test\r\nUser-Agent: \xc3(\r\n\r\n").status in (200, 400)
@@ -195,6 +235,7 @@ def test_one_id_in_a_models_api_and_in_plain_http(ephor, collector, policies, tm
     proxy = denied(ephor, collector, policies, tmp_path, h1_server().port)
     r = wire1.get(proxy.port, "/v1/chat/completions", "Content-Type: application/json\r\n", "POST", b'{"model": "m", "messages": []}')
     assert r.status == 403 and json.loads(r.body)["error"]["code"] == "policy.denied"
+    assert json.loads(r.body)["error"]["decision"] == r.get("x-ephor-decision")
     assert same_everywhere(collector, tmp_path, r.get("x-ephor-decision")).name == "chat m"
     r = wire1.get(proxy.port, "/page", "Accept: application/json\r\n")
     assert r.status == 403 and r.get("x-ephor-decision") in r.body.decode()

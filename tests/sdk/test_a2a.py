@@ -144,3 +144,53 @@ def test_a_policy_ends_a_stream_by_an_error_of_the_sdk(ephor, policies, h1_serve
     assert "osprey" not in json.dumps(rows) and "thrown" in rows[-1], rows
     if (client, binding) != ("python older", "HTTP+JSON"):
         assert "no codenames" in rows[-1]["all"], rows
+
+
+SCRIPT = """
+function envoy_on_response(handle)
+  if not (handle:headers():get("content-type") or ""):find("^application/grpc") then return end
+  for chunk in handle:bodyChunks() do
+    if chunk:getBytes(0, chunk:length()):find("osprey") then error("no codenames") end
+  end
+end"""
+
+
+def updates_over_grpc(end):
+    """An agent that tells of two updates and then, unless it is asked calmly, of what it must not; or breaks off."""
+    def field(number, value):
+        return bytes([number << 3 | 2, len(value)]) + value
+
+    def update(text):
+        message = field(1, b"m") + b"\x20\x02" + field(5, field(1, text))
+        told = field(3, field(1, b"t") + field(2, b"c") + field(3, b"\x08\x02" + field(2, message)))
+        return b"\0" + len(told).to_bytes(4, "big") + told
+
+    def serve(exchange):
+        calm = b"calm" in exchange.body()
+        exchange.headers_only(200, [("content-type", "application/grpc")])
+        for text in b"one", b"two", *([b"osprey"] if end == "refused" and not calm else []):
+            exchange.data(update(text))
+        if calm:
+            exchange.peer.send_headers(exchange.id, [("grpc-status", "0")], end=True)
+        elif end == "broken":
+            exchange.reset(2)
+    return serve
+
+
+@pytest.mark.parametrize("end", ["refused", "broken"])
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_stream_of_grpc_that_is_refused_or_breaks_in_the_middle(ephor, h2_server, client, end):
+    script = {"lua": {"name": "no-codenames", "inline": SCRIPT, "on_error": "deny"}}
+    proxy = ephor(config(h2_server(updates_over_grpc(end)).port, {"filters": ["identity", "agent", script]}, {"protocol": "h2"}))
+    language, age = client.split()
+    url = BINDINGS["GRPC"].format(proxy.port)
+    rows = node("a2a_client.mjs", {"1.3": "sdk", "0.3": "sdk-0.3"}[age], "GRPC", url, "stream", "calm") if language == "node" else \
+        python(age, "a2a_client.py", "GRPC", url, "stream", "calm")
+    assert [row["step"] for row in rows] == ["event", "event", "stream", "event", "event", "after it"]
+    stopped, after = rows[2], rows[-1]
+    assert "osprey" not in json.dumps(rows) and len(after["value"]) == 2, after
+    if end == "refused":
+        assert ERRORS[client, "GRPC"] in stopped["thrown"] and "Refused by policy no-codenames" in stopped["all"], stopped
+    else:
+        assert "thrown" in stopped and "the upstream ended the response early" in stopped["all"], stopped
+    assert SANITIZED or stopped["ms"] < 1000

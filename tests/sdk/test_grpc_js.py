@@ -68,3 +68,46 @@ def test_messages_of_the_bus(ephor, policies, server, tmp_path, package):
     denied = {r.get("message_id"): r for r in rows if r.get("decision") == "deny"}
     assert denied["5"]["protocol"] == "acgs2" and denied["5"]["method"] == "command" and denied["5"]["risk_score"] == 0.9
     assert {"2", "4", "5", "6"} <= set(denied)
+
+
+NO_CODENAMES = """
+function envoy_on_response(handle)
+  if not (handle:headers():get("content-type") or ""):find("^application/grpc") then return end
+  for chunk in handle:bodyChunks() do
+    if chunk:getBytes(0, chunk:length()):find("osprey") then error("no codenames") end
+  end
+end"""
+SCRIPTED = {"filters": ["identity", "agent", {"lua": {"name": "no-codenames", "inline": NO_CODENAMES, "on_error": "deny"}}]}
+
+
+def words(exchange):
+    """One, two, and what it was told; then the stream stays open, but for what says how it ends."""
+    def say(word):
+        exchange.data(b"\0" + len(word).to_bytes(4, "big") + word)
+    last = exchange.body()[5:]
+    exchange.headers_only(200, [("content-type", "application/grpc")])
+    for word in b"one", b"two", last:
+        say(word)
+    if last == b"calm":
+        exchange.peer.send_headers(exchange.id, [("grpc-status", "0")], end=True)
+    elif last == b"reset":
+        exchange.reset(2)
+    elif last == b"gone":
+        exchange.data(b"\0\0\0\0\x08half")
+        exchange.peer.close()
+
+
+@pytest.mark.parametrize("package", ["@grpc/grpc-js", "@grpc/grpc-js-1.8"])
+def test_a_server_stream_that_is_refused_or_breaks_in_the_middle(ephor, h2_server, package):
+    proxy = ephor(config(h2_server(words).port, SCRIPTED, {"protocol": "h2"}))
+    rows = node("grpc_words.mjs", package, f"127.0.0.1:{proxy.port}")
+    before, steps = [r["value"] for r in rows if r["step"] == "before"], {r["step"]: r for r in rows}
+    assert before == [["one", "two"], ["one", "two", "reset"], ["one", "two", "gone"]], "all that had come, and nothing that is refused"
+    refused = steps["osprey"]
+    assert refused.get("code") == 7 and "Refused by policy no-codenames" in refused["message"] and "[decision " in refused["message"]
+    for end in "reset", "gone":
+        assert steps[end].get("code") == 14 and "the upstream ended the response early" in steps[end]["message"], steps[end]
+    for name in "whole", "after osprey", "after reset", "after gone":
+        assert steps[name].get("value") == ["one", "two", "calm"], steps[name]
+    assert SANITIZED or max(steps[end]["ms"] for end in ("osprey", "reset", "gone")) < 100
+    proxy.counted(2, "ephor_refusals_total", code="upstream.reset")

@@ -74,6 +74,7 @@ def test_allowed_as_direct_refused_in_its_own_words_and_it_goes_on(ephor, polici
         assert (error.get("thrown"), error.get("status")) == ("PermissionDeniedError", 403), (name, error)
         assert SAYS.get(what, "this model is not for agents") in error["message"], (name, error)
         assert error["request"] or "0.137" in client, (name, error)
+        assert error["decision"] and error["request"] in (error["decision"], None), "the id is in the error itself"
         if client.startswith("openai"):
             assert (error["code"], error["type"]) == ("policy.denied", "invalid_request_error"), (name, error)
     assert (steps["limited"]["thrown"], steps["limited"]["status"]) == ("RateLimitError", 429)
@@ -92,7 +93,7 @@ def test_a_stream_that_breaks_is_an_error_of_the_sdk(ephor, provider, client):
     assert len(broken) == 2 and before
     for name in broken:
         assert steps[name].get("thrown") in ("APIError", "APIStatusError"), (name, steps[name])
-        assert "the upstream ended the response early" in steps[name]["message"]
+        assert "the upstream ended the response early" in steps[name]["message"] and steps[name]["decision"]
     assert "value" in steps[next(name for name in steps if name.endswith("after all"))]
 
 

@@ -5,6 +5,8 @@
 #include "agent/parts.h"
 #include "filter_play.h"
 
+#include <openssl/evp.h>
+
 extern const struct ep_filter ep_filter_agent;
 const struct ep_filter *const play_filter = &ep_filter_agent;
 
@@ -83,6 +85,7 @@ static void test_json_rpc(void **state)
     }
     post(p, "/rpc", JSON, "[" RPC("message/send", MESSAGE) "," RPC("GetTask", "{\"id\":\"b\"}") "]");
     assert_true(p->body_passed && p->s->call.batch && p->s->call.next && !p->s->call.next->next);
+    assert_str(p->s->call.next->protocol, "a2a"); /* which only the body says here */
     assert_str(p->s->call.task, "t1");
     assert_str(p->s->call.next->task, "b");
     play_end(p);
@@ -285,15 +288,85 @@ static void test_grpc(void **state)
     assert_true(p->body_passed && p->s->call.visible == EP_VISIBLE_HEADERS && p->s->call.blind == EP_BLIND_UNKNOWN);
     assert_str(p->s->call.protocol, "a2a");
     play_end(p);
-    call(p, ONE "SendMessage", "content-type: application/grpc+json", &name);
-    assert_true(p->body_passed && p->s->call.visible == EP_VISIBLE_HEADERS);
-    play_end(p);
     play_request(p, "POST", ONE "SendMessage", GRPC "|grpc-encoding: snappy", "\1\0\0\0\1x", 6, 3);
     assert_true(p->body_passed && p->s->call.visible == EP_VISIBLE_HEADERS && p->s->call.blind == EP_BLIND_ENCODING);
     play_end(p);
     call(p, "/other.Service/SendMessage", GRPC, &m);
     assert_str(p->s->call.protocol, "grpc");
     play_end(p);
+}
+
+/* application/grpc-web-text: in one piece, or as often padded as its sender flushed. */
+static void test_grpc_text(void **state)
+{
+    struct bytes name = {.n = 0}, b;
+    struct play *p = *state;
+    char text[400];
+
+    puts_(&name, 1, "tasks/t9");
+    b = framed(&name);
+    for (size_t first = 0; first < 8; first += 7) { /* bytes of a piece in front */
+        size_t n = EVP_EncodeBlock((unsigned char *)text, (unsigned char *)b.v, first);
+        n += EVP_EncodeBlock((unsigned char *)text + n, (unsigned char *)b.v + first, b.n - first);
+        play_request(p, "POST", OLD "CancelTask", "content-type: application/grpc-web-text", text, n, 5);
+        assert_true(p->body_passed && p->s->call.visible == EP_VISIBLE_FULL && p->s->call.blind == EP_BLIND_NOT);
+        assert_str(p->s->call.method, "tasks/cancel");
+        assert_str(p->s->call.task, "t9");
+        play_end(p);
+    }
+    play_request(p, "POST", OLD "CancelTask", "content-type: application/grpc-web-text", "AAAAAA", 6, 100);
+    assert_true(!p->body_passed && strstr(p->head, "grpc-status: 3"));
+    play_end(p);
+    play_request(p, "POST", OLD "CancelTask", "content-type: application/grpc-web-text", "AAAAAAA=", 8, 100);
+    assert_true(p->body_passed && p->s->call.visible == EP_VISIBLE_FULL);
+}
+
+static void call_json(struct play *p, const char *path, const char *type, const char *json)
+{
+    struct bytes m = {.n = strlen(json)};
+
+    memcpy(m.v, json, m.n);
+    call(p, path, type, &m);
+}
+
+/* application/grpc+json: the same object as in REST, whatever names protobuf's mapping has for a field. */
+static void test_grpc_json(void **state)
+{
+    static const char *const bad[] = {
+        "{}, \"x\": {}",  "{\"id\": 1}}", "[1]", "7", "{\"id\": \"a\", \"id\": \"b\"}", "{\"message\": {\"taskId\": \"a\", \"task_id\": \"b\"}}",
+        "{\"message\": {\"parts\": [], \"content\": []}}", "{\"message\": {\"Parts\": []}}",
+    };
+    struct play *p = *state;
+
+    call_json(p, ONE "SendMessage", "content-type: application/grpc+json",
+              "{\"message\":{\"taskId\":\"t1\",\"parts\":[{\"text\":\"hi\"}],\"metadata\":{\"skill\":\"book\"}}} \n");
+    assert_true(p->body_passed && p->s->call.visible == EP_VISIBLE_FULL && p->s->call.blind == EP_BLIND_NOT);
+    assert_str(p->s->call.method, "message/send");
+    assert_str(p->s->call.task, "t1");
+    assert_str(p->s->call.tool, "book");
+    assert_str(p->s->call.parts, "[{\"text\":\"hi\"}]");
+    play_end(p);
+    call_json(p, OLD "SendMessage", "content-type: application/grpc-web+json",
+              "{\"request\":{\"task_id\":\"t2\",\"content\":[{\"text\":\"hi\"}]}}");
+    assert_str(p->s->call.task, "t2");
+    assert_str(p->s->call.parts, "[{\"text\":\"hi\"}]");
+    play_end(p);
+    call_json(p, OLD "GetTask", "content-type: application/grpc+json", "{\"name\":\"tasks/t3\"}");
+    assert_str(p->s->call.task, "t3");
+    play_end(p);
+    for (size_t i = 0; i < EP_COUNT(bad); i++) {
+        call_json(p, ONE "SendMessage", "content-type: application/grpc+json", bad[i]);
+        if (p->body_passed != (bad[i][0] != '{') || (!p->body_passed && !strstr(p->head, "grpc-status: 3")))
+            fail_msg("row %zu", i);
+        assert_true(!p->body_passed || p->s->call.visible == EP_VISIBLE_HEADERS);
+        play_end(p);
+    }
+    /* what could be protobuf too, to a server that doesn't look at the type, is not said to be seen */
+    call_json(p, ONE "SendMessage", "content-type: application/grpc+json", "{\"message\":{\"parts\":[{\"text\":\"a|b\"}]}}");
+    assert_true(p->body_passed && p->s->call.visible == EP_VISIBLE_HEADERS && p->s->call.blind == EP_BLIND_UNKNOWN);
+    play_end(p);
+    call_json(p, ONE "SendMessage", "content-type: application/grpc+json", "\n{\"message\":{}}");
+    assert_true(p->body_passed && p->s->call.visible == EP_VISIBLE_HEADERS);
 }
 
 static void test_grpc_malformed(void **state)
@@ -475,6 +548,7 @@ int main(void)
         T(test_json_rpc),       T(test_what_two_would_read_differently),
         T(test_rest),           T(test_grpc),
         T(test_grpc_malformed), T(test_answers),
+        T(test_grpc_text),      T(test_grpc_json),
         T(test_midstream),      T(test_grpc_before),
         T(test_web_refusals),
     };

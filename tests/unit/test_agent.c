@@ -144,6 +144,47 @@ static void test_a_batch(void **state)
     assert_int_equal(p->s->call.visible, EP_VISIBLE_HEADERS);
 }
 
+static void test_a_batch_of_the_bus(void **state)
+{
+    static const char *const others[] = {"[]", "[{\"content\":1}]", "[{\"message_type\":7}]", "[\"message_type\"]"};
+    struct play *p = *state;
+    const struct ep_call *c;
+
+    post(p, "/any", "content-type: application/json|",
+         "[{\"message_type\":\"command\",\"message_id\":\"m1\",\"to_agent\":\"a\"},"
+         "{\"message_type\":\"audit_log\",\"message_id\":\"m2\",\"impact_score\":0.5,\"priority\":3}]");
+    c = &p->s->call;
+    assert_true(p->body_passed && c->batch && c->visible == EP_VISIBLE_FULL && c->blind == EP_BLIND_NOT);
+    assert_str(c->protocol, "acgs2");
+    assert_str(c->method, "command");
+    assert_str(c->recipient, "a");
+    c = c->next;
+    assert_str(c->protocol, "acgs2");
+    assert_str(c->method, "audit_log");
+    assert_str(c->id_text, "m2");
+    assert_str(c->recipient, "");
+    assert_str(c->impact, "0.5");
+    assert_str(c->priority, "critical");
+    assert_true(c->batch && !c->next);
+    play_end(p);
+    /* an element that is no message: the others are judged, and what it says is open */
+    post(p, "/api/v1/messages", "content-type: application/json|", "[7,{\"sender\":\"a\",\"content\":\"hi\"}]");
+    c = &p->s->call;
+    assert_str(c->protocol, "acgs2");
+    assert_true(c->visible == EP_VISIBLE_HEADERS && c->blind == EP_BLIND_UNKNOWN);
+    assert_str(c->next->agent, "a");
+    assert_true(c->next->visible == EP_VISIBLE_HEADERS);
+    play_end(p);
+    post(p, "/any", "content-type: application/json|", "[{\"message_type\":\"event\"},{\"x\":1,\"x\":2}]");
+    assert_true(!p->body_passed && replied(p, "\"is_valid\":false") && replied(p, "duplicate key"));
+    for (size_t i = 0; i < EP_COUNT(others); i++) {
+        play_end(p);
+        post(p, "/any", "content-type: application/json|", others[i]);
+        assert_str(p->s->call.protocol, "http");
+        assert_true(!p->s->call.batch);
+    }
+}
+
 static void test_sessions(void **state)
 {
     struct play *p = *state;
@@ -589,7 +630,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tenants),
 #define T(f) cmocka_unit_test_setup_teardown(f, play_setup, play_teardown)
-        T(test_a_tool_call), T(test_mcp_messages), T(test_a_batch), T(test_sessions),
+        T(test_a_tool_call), T(test_mcp_messages), T(test_a_batch), T(test_a_batch_of_the_bus), T(test_sessions),
         T(test_what_two_would_read_differently_is_refused), T(test_headers_must_agree), T(test_blind),
         T(test_too_large_without_a_length), T(test_calls_have_what_may_be), T(test_a_compressed_call), T(test_a_compressed_call_that_stays_unseen),
         T(test_a_stream_that_begins_like_an_array), T(test_grpc), T(test_models), T(test_midstream), T(test_grpc_refusal),

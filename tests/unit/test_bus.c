@@ -29,37 +29,42 @@ static void test_json(void **state)
         const char *text;
         enum ep_bus_result result;
         const char *told, *impact;
+        bool unnamed;
     } rows[] = {
-        {"{}", EP_BUS_OK, "", ""},
-        {"[ ]", EP_BUS_OK, "", ""},
-        {"{\"constitutional_hash\":\"a\",\"impact_score\":0.8}", EP_BUS_OK, "a ", "0.8"},
-        {"{\"impact_score\":\"0.8\",\"x\":[{\"constitutional_hash\":\"no\"}]}", EP_BUS_OK, "", ""},
-        {" {\"CONSTITUTIONAL_HASH\" : \"\\u0061\\n\" }", EP_BUS_OK, "a\n ", ""},
-        {"{\"constitutional\\u005fhash\":\"a\"}", EP_BUS_OK, "a ", ""},
-        {"{\"routing\":{\"a\":{},\"constitutional_hash\":\"b\"},\"constitutional_hash\":\"c\"}", EP_BUS_OK, "b c ", ""},
-        {"{\"routing\":{\"routing\":{\"constitutional_hash\":\"deep\"}}}", EP_BUS_OK, "", ""},
-        {"{\"constitutional_hash\":null}", EP_BUS_OK, "", ""},
-        {"{\"constitutional_hash\":{\"a\":1}}", EP_BUS_OK, "{\"a\":1} ", ""},
-        {"[{\"constitutional_hash\":\"a\"},7,{\"constitutional_hash\":\"b\",\"impact_score\":1}]", EP_BUS_OK, "a b ", ""},
-        {"{\"constitutional_hash\":\"a\"", EP_BUS_MALFORMED, "a ", ""},
-        {"{\"x\":1,,\"constitutional_hash\":\"a\"}", EP_BUS_MALFORMED, "", ""},
-        {"7", EP_BUS_MALFORMED, "", ""},
-        {"", EP_BUS_MALFORMED, "", ""},
+        {"{}", EP_BUS_OK, "", "", false},
+        {"[ ]", EP_BUS_OK, "", "", false},
+        {"{\"constitutional_hash\":\"a\",\"impact_score\":0.8}", EP_BUS_OK, "a ", "0.8", false},
+        {"{\"impact_score\":\"0.8\",\"x\":[{\"constitutional_hash\":\"no\"}]}", EP_BUS_OK, "", "", false},
+        {" {\"CONSTITUTIONAL_HASH\" : \"\\u0061\\n\" }", EP_BUS_OK, "a\n ", "", false},
+        {"{\"constitutional\\u005fhash\":\"a\"}", EP_BUS_OK, "a ", "", false},
+        {"{\"routing\":{\"a\":{},\"constitutional_hash\":\"b\"},\"constitutional_hash\":\"c\"}", EP_BUS_OK, "b c ", "", false},
+        {"{\"routing\":{\"routing\":{\"constitutional_hash\":\"deep\"}}}", EP_BUS_OK, "", "", false},
+        {"{\"constitutional_hash\":null}", EP_BUS_OK, "", "", false},
+        {"{\"constitutional_hash\":{\"a\":1}}", EP_BUS_OK, "{\"a\":1} ", "", false},
+        {"[{\"constitutional_hash\":\"a\"},7,{\"constitutional_hash\":\"b\",\"impact_score\":1}]", EP_BUS_OK, "a b ", "", true},
+        {"[{\"constitutional_hash\":\"a\"},{\"routing\":{\"constitutional_hash\":\"b\"}}]", EP_BUS_OK, "a b ", "", false},
+        {"[{\"constitutional_hash\":\"a\"},{\"constitutional_hash\":null}]", EP_BUS_OK, "a ", "", true},
+        {"{\"constitutional_hash\":\"a\"", EP_BUS_MALFORMED, "a ", "", false},
+        {"{\"x\":1,,\"constitutional_hash\":\"a\"}", EP_BUS_MALFORMED, "", "", false},
+        {"7", EP_BUS_MALFORMED, "", "", false},
+        {"", EP_BUS_MALFORMED, "", "", false},
     };
 
     (void)state;
     for (size_t i = 0; i < EP_COUNT(rows); i++) {
         struct told t = {.n = 0};
         struct ep_str impact = {NULL, 0};
-        if (ep_bus_json(ep_str(rows[i].text), note, &t, &impact) != rows[i].result)
+        bool unnamed;
+        if (ep_bus_json(ep_str(rows[i].text), note, &t, &impact, &unnamed) != rows[i].result || unnamed != rows[i].unnamed)
             fail_msg("row %zu", i);
         assert_string_equal(t.text, rows[i].told);
         assert_true(ep_str_eq(impact, ep_str(rows[i].impact)));
     }
     struct told once = {.stop_at = 1};
     struct ep_str impact = {NULL, 0};
+    bool unnamed;
     assert_int_equal(ep_bus_json(EP_STR("[{\"constitutional_hash\":\"a\"},{\"constitutional_hash\":\"b\"}]"), note, &once,
-                                 &impact),
+                                 &impact, &unnamed),
                      EP_BUS_STOPPED);
     assert_string_equal(once.text, "a ");
 }
@@ -173,6 +178,8 @@ static void test_answer(void **state)
         assert_true(ep_str_search(a.body, want) > 0 && ep_str_search(a.body, EP_STR("\"decision\":\"DENY\"")) > 0);
         assert_true(ep_str_search(a.body, EP_STR("\"timestamp\":\"2025-11-24T16:00:00")) > 0);
         assert_true(ep_str_search(a.body, EP_STR("constitutional_hash")) < 0);
+        assert_true(ep_str_search(a.body, EP_STR("\"metadata\":{\"code\":")) > 0 &&
+                    ep_str_search(a.body, EP_STR("\"decision_id\":\"d1\"}")) > 0);
         assert_true(a.n_extra == 2 && ep_str_eq(a.extra[1].name, EP_STR("retry-after")));
     }
     ep_arena_fini(&arena);

@@ -28,6 +28,15 @@ static void test_types(void **state)
     assert_false(ep_grpc_is_web_type(EP_STR("application/grpc-webx"), &text));
 }
 
+static void test_json_types(void **state)
+{
+    (void)state;
+    assert_true(ep_grpc_is_json_type(EP_STR("application/grpc+json")) && ep_grpc_is_json_type(EP_STR("application/grpc+JSON; x=1")) &&
+                ep_grpc_is_json_type(EP_STR("application/grpc-web-text+json")));
+    assert_false(ep_grpc_is_json_type(EP_STR("application/grpc")) || ep_grpc_is_json_type(EP_STR("+json")) ||
+                 ep_grpc_is_json_type(EP_STR("application/grpc+proto")));
+}
+
 static void test_frames(void **state)
 {
     struct ep_str rest = BYTES("\0\0\0\0\2ab\1\0\0\0\0\0\0\0\0\3xy");
@@ -131,6 +140,26 @@ static void test_a_single_message(void **state)
     assert_int_equal(single(BYTES("\0\0\0\0\5hello"), "gzip", 100, &out, &bad), EP_BLIND_NOT); /* the flag decides */
 }
 
+static void test_base64(void **state)
+{
+    static const struct {
+        const char *text, *bytes; /* NULL: malformed */
+    } rows[] = {
+        {"", ""}, {"YWJj", "abc"}, {"YWI=", "ab"}, {"YQ==", "a"}, {"+/+/", "\xfb\xff\xbf"},
+        {"YQ==YWI=YWJj", "aababc"}, /* pieces, each padded by itself */
+        {"YQ=", NULL}, {"YQ", NULL}, {"YWJjZ", NULL}, {"=AAA", NULL}, {"A=AA", NULL}, {"AA=A", NULL}, {"====", NULL},
+        {"YWJ\n", NULL}, {" YWJ", NULL}, {"YW-_", NULL}, {"YR==", NULL}, {"YWK=", NULL}, /* bits thrown away */
+    };
+    struct ep_str out;
+
+    (void)state;
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        bool good = ep_grpc_from_text(ep_str(rows[i].text), &scene.arena, &out);
+        if (good != (rows[i].bytes != NULL) || (good && !ep_str_eq(out, ep_str(rows[i].bytes))))
+            fail_msg("row %zu", i);
+    }
+}
+
 static void test_fields(void **state)
 {
     static const struct {
@@ -169,7 +198,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_types),
+        cmocka_unit_test(test_json_types),
         cmocka_unit_test(test_frames),
+        cmocka_unit_test_setup_teardown(test_base64, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_single_message, setup, teardown),
         cmocka_unit_test(test_fields),
     };

@@ -303,9 +303,9 @@ static void test_llm(void **state)
 {
     struct scene *s = *state;
 
-    assert_str(ep_openai_error(&denied, &s->arena),
+    assert_str(ep_openai_error(&denied, EP_STR("d1"), &s->arena),
                "{\"error\":{\"message\":\"Refused by policy no-shell: shell is not for \\\"you\\\"\\n (principle P3)\","
-               "\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"policy.denied\"}}");
+               "\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"policy.denied\",\"decision\":\"d1\"}}");
     assert_str(ep_anthropic_error(&limited, EP_STR("d1"), &s->arena),
                "{\"type\":\"error\",\"error\":{\"type\":\"rate_limit_error\",\"message\":\"Refused by limit rate: too many\"},"
                "\"request_id\":\"d1\"}");

@@ -38,6 +38,7 @@ static struct ep_usage read_pieces(const void *bytes, size_t n, size_t piece, bo
     }
     if (whole)
         ep_usage_end(&r);
+    usage.whole = ep_usage_is_whole(&r);
     ep_usage_reader_fini(&r);
     assert_int_equal(slabs.n_live, 0);
     ep_slab_pool_fini(&slabs);
@@ -172,6 +173,71 @@ static void test_compressed_ones_too(void **context)
         struct ep_usage cut = read_pieces(packed, n / 2, 1, answers[i].anthropic, answers[i].form, true, false);
         assert_true(cut.input <= answers[i].want.input);
     }
+}
+
+/* An end of HTTP's is none of the API's: what says so is each API's own last event, or an error. */
+static void test_whether_a_stream_is_whole(void **context)
+{
+#define CHUNK(index, reason) "data: {\"choices\":[{\"index\":" index ",\"delta\":{},\"finish_reason\":" reason "}]}\n\n"
+    static const struct {
+        const char *text;
+        bool whole;
+    } rows[] = {
+        {"", false},
+        {": ping\n\n", false},
+        {CHUNK("0", "null"), false},
+        {CHUNK("0", "null") "data: [DONE]\n\n", true},
+        {CHUNK("0", "null") "data:[DONE]", true},
+        {CHUNK("0", "\"stop\""), true}, /* a server that sends no [DONE] */
+        {CHUNK("0", "\"stop\"") CHUNK("1", "null"), false},
+        {CHUNK("0", "\"stop\"") CHUNK("1", "null") CHUNK("1", "\"length\""), true},
+        {"data: {\"error\":{\"message\":\"no\"}}\n\n", true},
+        {"data: {\"error\":null,\"choices\":[]}\n\n", false},
+        {"data: {\"type\":\"response.output_text.done\"}\n\n", false},
+        {"data: {\"type\":\"response.incomplete\",\"response\":{}}\n\n", true},
+        {"data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n", false},
+        {"data: {\"type\":\"message_stop\"}\n\n", true},
+        {"event: error\ndata: {\"type\":\"error\",\"error\":{}}\n\n", true},
+    };
+
+    (void)context;
+    for (size_t i = 0; i < EP_COUNT(rows); i++)
+        for (size_t piece = 1; piece < 200; piece += 100)
+            if (read_pieces(rows[i].text, strlen(rows[i].text), piece, false, EP_USAGE_EVENTS, false, true).whole !=
+                rows[i].whole)
+                fail_msg("row %zu", i);
+    for (size_t i = 0; i < EP_COUNT(answers); i++)
+        assert_true(read_pieces(answers[i].text, answers[i].n, 7, false, answers[i].form, false, true).whole);
+}
+
+static void test_the_model_that_answers(void **context)
+{
+    static const struct {
+        const char *text, *model;
+        enum ep_usage_form form;
+    } rows[] = {
+        {"{\"model\":\"gpt-5-2026\",\"choices\":[{\"model\":\"x\"}]}", "gpt-5-2026", EP_USAGE_JSON},
+        {"{\"a\":[\"model\",{\"model\":\"x\"}],\"model\" : \"e\"}", "e", EP_USAGE_JSON},
+        {"{\"model\":null,\"x\":\"y\"}", "", EP_USAGE_JSON},
+        {"{\"model\":{\"x\":\"y\"}}", "", EP_USAGE_JSON},
+        {"{\"model\":[\"y\"]}", "", EP_USAGE_JSON},
+        {"{\"model\":\"a\\u0041\"}", "", EP_USAGE_JSON},
+        {"{\"model\":\"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456\"}",
+         "", EP_USAGE_JSON},
+        {"data: {\"model\":\"gpt-5\",\"choices\":[]}\n\n", "gpt-5", EP_USAGE_EVENTS},
+        {"data: {\"type\":\"message_start\",\"message\":{\"model\":\"claude-x\"}}\n\n", "claude-x", EP_USAGE_EVENTS},
+        {"data: {\"type\":\"response.created\",\"response\":{\"model\":\"o9\"}}\n\n", "o9", EP_USAGE_EVENTS},
+        {"data: {\"model\":\"a\\\"\"}\n\n", "", EP_USAGE_EVENTS},
+    };
+
+    (void)context;
+    for (size_t i = 0; i < EP_COUNT(rows); i++)
+        for (size_t piece = 1; piece < 200; piece += 100) {
+            struct ep_usage u =
+                read_pieces(rows[i].text, strlen(rows[i].text), piece, false, rows[i].form, false, true);
+            if (!ep_str_eq(ep_str_n(u.model, u.model_n), ep_str(rows[i].model)))
+                fail_msg("row %zu: %.*s", i, (int)u.model_n, u.model);
+        }
 }
 
 /* Wherever it breaks off: never more than was used, what is said to be known is, and more bytes are never less. */
@@ -329,6 +395,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_words_of_each_api_in_any_pieces),
         cmocka_unit_test(test_compressed_ones_too),
+        cmocka_unit_test(test_whether_a_stream_is_whole),
+        cmocka_unit_test(test_the_model_that_answers),
         cmocka_unit_test(test_streams_that_break_off_at_any_byte),
         cmocka_unit_test(test_what_is_no_usage),
         cmocka_unit_test(test_a_usage_that_is_too_long_is_left_alone),

@@ -1,6 +1,6 @@
 // a2a_client.mjs SDK BINDING URL: one client of `SDK` (sdk, sdk-0.3) over BINDING (JSONRPC, HTTP+JSON, GRPC) that is allowed and
 // refused in turns; a line of JSON for each.
-const [sdk, binding, url, only] = process.argv.slice(2);
+const [sdk, binding, url, only, ...texts] = process.argv.slice(2);
 const old = sdk === "sdk-0.3", base = `@a2a-js/${sdk}/client`;
 const { ClientFactory, JsonRpcTransportFactory, RestTransportFactory } = await import(base);
 const { GrpcTransportFactory } = await import(`${base}/grpc`);
@@ -42,6 +42,7 @@ async function stream(text) {
 }
 if (only === "stream") {
   await step("stream", () => stream("hello"));
+  for (const text of texts) await step("after it", () => stream(text));
 } else {
   await step("first", () => client.sendMessage(request("hello")));
   await step("denied", () => client.sendMessage(request("a secret")));

@@ -5,7 +5,7 @@ export async function step(name, run) {
   try {
     line = { value: await run() };
   } catch (e) {
-    line = { thrown: e?.constructor?.name, status: e?.status, code: e?.code, type: e?.type, message: e?.message, request: e?.requestID ?? e?.request_id, wait: e?.headers?.get?.("retry-after") ?? e?.headers?.["retry-after"] };
+    line = { thrown: e?.constructor?.name, status: e?.status, code: e?.code, type: e?.type, message: e?.message, request: e?.requestID ?? e?.request_id, wait: e?.headers?.get?.("retry-after") ?? e?.headers?.["retry-after"], decision: e?.error?.decision ?? e?.error?.request_id };
   }
   console.log(JSON.stringify({ step: name, ...line, ms: performance.now() - begin }));
 }

@@ -1,4 +1,4 @@
-"""a2a_client.py BINDING URL [stream]: one client of the SDK that is there (0.3 or 1.x) over BINDING (JSONRPC, HTTP+JSON, GRPC) that is
+"""a2a_client.py BINDING URL [stream [TEXT]]: one client of the SDK that is there (0.3 or 1.x) over BINDING (JSONRPC, HTTP+JSON, GRPC) that is
 allowed and refused in turns; a line of JSON for each."""
 import asyncio
 import json
@@ -15,7 +15,7 @@ except ImportError:
     a2a_pb2 = None
 
 binding, url = sys.argv[1:3]
-only = sys.argv[3:] == ["stream"]
+only = sys.argv[3:4] == ["stream"]
 
 
 def config(streaming, http):
@@ -78,6 +78,8 @@ async def main():
         plain, streams = (ClientFactory(config(streaming, http)).create(card()) for streaming in (False, True))
         if only:
             await step("stream", say(streams, "hello"))
+            for text in sys.argv[4:]:
+                await step("after it", say(streams, text))
             return
         await step("first", say(plain, "hello"))
         await step("denied", say(plain, "a secret"))

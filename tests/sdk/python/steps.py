@@ -9,10 +9,12 @@ def step(name, run):
         value = run()
         line = {"value": value.model_dump(mode="json") if hasattr(value, "model_dump") else value}
     except Exception as e:
-        response = getattr(e, "response", None)
+        response, body = getattr(e, "response", None), getattr(e, "body", None)
+        told = body if isinstance(body, dict) else {}
         line = {"thrown": type(e).__name__, "status": getattr(e, "status_code", None), "code": getattr(e, "code", None),
                 "type": getattr(e, "type", None), "message": str(e), "request": getattr(e, "request_id", None),
-                "wait": response.headers.get("retry-after") if response is not None else None}
+                "wait": response.headers.get("retry-after") if response is not None else None,
+                "decision": told.get("decision") or told.get("request_id")}
     print(json.dumps({"step": name, **line, "ms": (time.monotonic() - begin) * 1000}), flush=True)
 
 
