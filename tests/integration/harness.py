@@ -1,14 +1,17 @@
 """Starts ephor and the peers that the tests play with, and waits for what they say.
 
 Nothing here sleeps for a time and hopes: `until` asks again until a condition holds or its deadline has passed, and every
-process is told apart by its own ports, which come from the kernel. `Ephor.stop` is part of each test: it asserts that the
-proxy ends by itself, with 0, after SIGTERM, and that no sanitizer had anything to say.
+process is told apart by its own ports, which no other test run on this machine gets (`free_port`). `Ephor.stop` is part of
+each test: it asserts that the proxy ends by itself, with 0, after SIGTERM, and that no sanitizer had anything to say.
 """
+import collections
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import pathlib
+import random
 import re
 import select
 import shutil
@@ -40,17 +43,32 @@ def until(condition, what="a condition", timeout=10.0):
         pause = min(pause * 1.5, 0.05)
 
 
-handed_out = set()  # the kernel may name a port twice when nobody has bound it in between
+# Below the ports that the kernel gives to connections (32768 on), and above the fixed ones that tests use in their own networks.
+PORTS = range(16000, 32768)
+reserved = collections.deque(maxlen=256)  # the sockets that keep the latest ports ours, until what is started has bound them
+next_port = itertools.count(random.randrange(len(PORTS)))
 
 
-def free_port(kind=socket.SOCK_STREAM):
-    while True:
-        with socket.socket(socket.AF_INET, kind) as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        if port not in handed_out:
-            handed_out.add(port)
-            return port
+def free_port():
+    """A port that nobody has and that no other test run on this machine is given before it is bound.
+
+    It is kept by a socket of the same number at another loopback address, which two processes can't both have, and which is
+    in nobody's way. The port itself can't be held: what the test starts is to bind it.
+    """
+    for at in itertools.islice(next_port, len(PORTS)):
+        port = PORTS[at % len(PORTS)]
+        keeper = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            keeper.bind(("127.255.255.254", port))
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                with socket.socket(socket.AF_INET, kind) as s:
+                    s.bind(("127.0.0.1", port))
+        except OSError:
+            keeper.close()
+            continue
+        reserved.append(keeper)
+        return port
+    raise AssertionError(f"no free port in {PORTS}")
 
 
 def accepts(port, host="127.0.0.1"):

@@ -344,7 +344,8 @@ def test_ephor_policies_points_out_what_never_matched(ephor, h1_server, policies
     wire1.get(proxy.port, "/mcp", f"Content-Type: {JSON}\r\nAccept: application/json, text/event-stream\r\n", "POST", call("shell"))
     out = shown(proxy).stdout
     assert columns(out, "gate") == [1, 1, 0, 1, 0, 0] and columns(out, "never") == [1, 0, 0, 0, 0, 0]
-    assert "! never matched none of 1 calls" in out and "! gate" not in out and "! off" not in out
+    assert "! never matched none of 1 calls" in out and "! gate has seen" not in out and "! off" not in out
+    assert "! gate is a shadow, and would have denied 100% of what it matched" in out
 
 
 def test_a_header_that_a_policy_sets_changes_the_route_and_the_coverage(ephor, h1_server, policies):

@@ -97,14 +97,14 @@ def outbound(how, **cluster):
 
 
 def redirect():
-    must(f"iptables -t nat -A OUTPUT -p tcp -d {APP} -m owner ! --uid-owner {UID} -j REDIRECT --to-ports 15001")
+    must(f"iptables -w 10 -t nat -A OUTPUT -p tcp -d {APP} -m owner ! --uid-owner {UID} -j REDIRECT --to-ports 15001")
 
 
 def tproxy():
-    must(f"iptables -t mangle -A OUTPUT -p tcp -d {APP} --dport 8080 -m owner ! --uid-owner {UID} -j MARK --set-mark 1")
+    must(f"iptables -w 10 -t mangle -A OUTPUT -p tcp -d {APP} --dport 8080 -m owner ! --uid-owner {UID} -j MARK --set-mark 1")
     must("ip rule add fwmark 1 lookup 100 pref 10")
     must("ip route add local 0.0.0.0/0 dev lo table 100")
-    must("iptables -t mangle -A PREROUTING -p tcp -m mark --mark 1 -j TPROXY --on-port 15001 --tproxy-mark 1")
+    must("iptables -w 10 -t mangle -A PREROUTING -p tcp -m mark --mark 1 -j TPROXY --on-port 15001 --tproxy-mark 1")
 
 
 @pytest.mark.parametrize("how", ["redirect", "tproxy"])

@@ -9,10 +9,18 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+AT_ONCE = 1000  # ms, on a busy machine: far below any time limit of an SDK. That none tries again is seen by what ephor counted.
 sys.path.insert(0, str(HERE.parent / "integration"))
 from fixtures import *  # noqa: E402,F401,F403
+
+
+def shared(parameter, name=None):
+    """A parameter of a module's server: tests with the same one run on the same worker, so that it starts once."""
+    return pytest.param(parameter, id=name, marks=pytest.mark.xdist_group(name or parameter))
 
 
 def node(script, *args, timeout=60):

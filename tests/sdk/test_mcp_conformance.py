@@ -45,7 +45,7 @@ def results(suite, port, directory):
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module")  # of one worker, which therefore plays all of a suite
 def direct(server, tmp_path_factory):
     kept = {}
 
@@ -58,7 +58,7 @@ def direct(server, tmp_path_factory):
 
 @pytest.mark.limit(240)
 @pytest.mark.parametrize("chain", CHAINS)
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", [pytest.param(suite, marks=pytest.mark.xdist_group(suite)) for suite in SUITES])
 def test_every_check_ends_as_without_ephor(ephor, policies, server, direct, tmp_path, suite, chain):
     wanted = direct(suite)
     assert sum(n for checks in wanted.values() for (_, status), n in checks.items() if status == "SUCCESS") >= PASSED[suite]
