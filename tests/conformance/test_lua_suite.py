@@ -5,6 +5,7 @@ is of 5.4.8, the library here of 5.4.4 or later: what was mended in between is s
 those parts too), as are the parts about what the sandbox doesn't have. All of them are in SKIPPED, by the lines of the file and with the reason; the lines are blanked, so
 that what an error says of the place is right.
 """
+import fcntl
 import os
 import pathlib
 import shutil
@@ -60,8 +61,15 @@ WHOLE = {
 
 
 def fetch():
-    if SUITE.exists():
-        return
+    """Once for all workers: the first fetches, the others wait."""
+    SUITE.parent.mkdir(parents=True, exist_ok=True)
+    with open(SUITE.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not SUITE.exists():
+            download()
+
+
+def download():
     work = ROOT / "build" / "deps" / "lua-5.4-tests.part"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
