@@ -25,8 +25,8 @@ bool ep_audit_parse(struct ep_str line, struct chain *record, char prev[HASH_HEX
     *why = "not an audit record";
     if (line.n < start.n + TAIL_BYTES || !ep_str_starts(line, start))
         return false;
-    while (line.p[start.n + digits] >= '0' && line.p[start.n + digits] <= '9')
-        digits++; /* ends before the tail, which has no digit in front */
+    while (digits < line.n - start.n - TAIL_BYTES && line.p[start.n + digits] >= '0' && line.p[start.n + digits] <= '9')
+        digits++;
     if (!ep_str_u64(ep_str_n(line.p + start.n, digits), &record->seq))
         return false;
     tail = line.p + line.n - TAIL_BYTES;
