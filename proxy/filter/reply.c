@@ -149,6 +149,12 @@ void ep_stream_say_last_words(struct ep_stream *s)
     }
 }
 
+/* A no to what the caller asks, and not a failure on the way to its answer. */
+static bool is_no(const struct ep_refusal *r)
+{
+    return ep_refusal_is_decision(r) || r->kind == EP_REFUSE_TOO_LARGE || r->kind == EP_REFUSE_BAD_REQUEST;
+}
+
 /* Gives the refusal to the caller's protocol. */
 static void say_no(struct ep_stream *s, const struct ep_refusal *r)
 {
@@ -159,6 +165,10 @@ static void say_no(struct ep_stream *s, const struct ep_refusal *r)
     ep_report_refusal(s, r);
     if (!s->response_started) {
         s->protocol->refuse(s, r);
+        return;
+    }
+    if (s->response.end_given && is_no(r)) { /* the upstream answered first; on its way to the caller that must not pass for a yes */
+        ep_stream_abort(s, EP_RESET_INTERNAL);
         return;
     }
     if (s->protocol->refuse_midstream) {

@@ -11,6 +11,8 @@ import wire1
 import wire2
 from harness import HASH, config, run, until
 
+pytestmark = pytest.mark.workers
+
 WRONG = "abcd1234ffffffff"
 JSON = "Content-Type: application/json\r\nAccept: application/json\r\n"
 
@@ -184,6 +186,60 @@ def test_each_message_of_a_stream_is_looked_at_and_strict_wants_it_in_each(ephor
     assert call(proxy.port, other, headers=[("x-constitutional-hash", HASH)]).trailer("grpc-status") == "0"
     assert call(proxy.port, good[:-3], method="Stream").get("grpc-status") == "7", "cut off"
     assert call(proxy.port, good[:-3]).get("grpc-status") == call(proxy.port, good, good).get("grpc-status") == "3", "not one message"
+
+
+def begin(client, method):
+    return client.start(f"/acgs2.agent_bus.v1.AgentBus/{method}", "POST", [("content-type", "application/grpc"), ("te", "trailers")], end=False)
+
+
+BAD = framed(field(15, WRONG.encode()))
+
+
+def test_an_upstream_that_answers_before_a_message_never_gets_a_call_of_one_message(ephor, h2_server):
+    server = h2_server(grpc)
+    proxy = ephor(config(server.port, cluster={"protocol": "h2"}, constitution={"hash": HASH}))
+    assert call(proxy.port, framed(b"")).trailer("grpc-status") == "0", "a connection is there"
+    with wire2.Client(proxy.port) as client:
+        for message in (BAD, framed(field(15, HASH.encode()), flag=1)):
+            s = begin(client, "Send")
+            assert client.ping() and not s.headers, "the head is held until the message was judged"
+            client.send_data(s.id, message, end=True)
+            assert client.finish(s).get("grpc-status") == "7"
+    assert not any(e.stream.body for e in server.exchanges[1:])
+
+
+def test_an_upstream_that_answers_before_the_messages_of_a_stream_does_not_get_them_when_they_are_refused(ephor, h2_server):
+    def early(exchange):
+        exchange.headers_only(200, [("content-type", "application/grpc")])
+        exchange.data(framed(b"ok"))
+    server = h2_server(early)
+    proxy = ephor(config(server.port, cluster={"protocol": "h2"}, constitution={"hash": HASH}))
+    with wire2.Client(proxy.port) as client:
+        s = begin(client, "Stream")
+        assert client.pump_until(lambda: s.body == framed(b"ok"))
+        client.send_data(s.id, BAD[:9])
+        client.send_data(s.id, BAD[9:])
+        assert client.finish(s).trailer("grpc-status") == "7"
+        assert server.exchanges[0].wait(lambda s: s.reset is not None).body == b""
+
+
+def test_a_refusal_behind_an_answer_that_has_not_left_yet_is_none_that_looks_good(ephor, h2_server):
+    def early(exchange):
+        exchange.respond(200, b"x" * 100_000, [("content-type", "application/grpc")], trailers=[("grpc-status", "0")])
+        with exchange.peer.lock:
+            exchange.peer.h2.ping(b"answered")
+            exchange.peer.flush()
+    server = h2_server(early)
+    proxy = ephor(config(server.port, cluster={"protocol": "h2"}, constitution={"hash": HASH}))
+    with wire2.Client(proxy.port) as client:
+        client.auto_window = False  # so the end of the answer waits in the proxy
+        s = begin(client, "Stream")
+        assert client.pump_until(lambda: len(s.body) == 65535)
+        until(lambda: server.peers[0].pings, "the proxy has all of the answer")
+        client.send_data(s.id, BAD)
+        assert client.finish(s).reset == 2 and not s.trailers
+    assert server.exchanges[0].stream.body == b""
+    proxy.counted(1, "ephor_constitution_checks_total", result="mismatch")
 
 
 # --- between ephors -----------------------------------------------------------------------------------------------------

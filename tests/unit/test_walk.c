@@ -155,6 +155,8 @@ static enum ep_step do_body(struct ep_stream *s, int who, struct ep_body *b, boo
         if (end)
             script.seen[strlen(script.seen)] = '.';
     }
+    if (script.body[who] == EP_REPLIED)
+        refuse(s);
     return script.body[who];
 }
 
@@ -577,6 +579,32 @@ static void test_client_takes_no_refusal(void **state)
     assert_int_equal(p->down.text[strlen(p->down.text) - 1], 'R');
 }
 
+static void say_nothing(struct ep_stream *s, const struct ep_refusal *r)
+{
+    (void)r;
+    assert_true(s->response.end_given);
+}
+
+/* An upstream that answers before it heard the request: what a filter then refuses must not look answered. */
+static void test_a_no_behind_a_whole_answer(void **state)
+{
+    static const struct ep_protocol talks = {.name = "talks", .refuse_midstream = say_nothing};
+    struct play *p = *state;
+
+    p->down.stuck = true;
+    p->s->protocol = &talks;
+    request(p, false);
+    respond(p, false);
+    ep_stream_response_data(p->s, (struct ep_slice){NULL, (const unsigned char *)"yes", 3}, true);
+    assert_string_equal(p->down.text, "H200;yes.");
+    script.body[A] = EP_REPLIED;
+    body(p, "something bad", true);
+    turn(p);
+    assert_string_equal(p->down.text, "H200;yes.R");
+    assert_string_equal(script.seen, "");
+    assert_true(p->down.released);
+}
+
 int main(void)
 {
 #define PLAY(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -587,6 +615,7 @@ int main(void)
         PLAY(test_response_wait), PLAY(test_refuse_head), PLAY(test_tunnel_server_ends_first),
         PLAY(test_tunnel_client_ends_first), PLAY(test_wait_in_body), PLAY(test_response_refused),
         PLAY(test_refusal_refused), PLAY(test_client_stalls_before_the_router), PLAY(test_client_takes_no_refusal),
+        PLAY(test_a_no_behind_a_whole_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
