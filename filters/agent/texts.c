@@ -1,6 +1,8 @@
 /* Reading events. texts.h has the picture. */
 #include "agent/texts.h"
 
+#include "observe/json.h"
+
 static const struct {
     const char *protocol;
     ep_texts_reader *read;
@@ -20,38 +22,23 @@ const char *ep_text_kind_name(enum ep_text_kind k)
 
 /* --- JSON, as far as needed: whoever reads it after us checks the rest --- */
 
-static struct ep_str trim(struct ep_str s)
+struct ep_str ep_texts_trim(struct ep_str s)
 {
     while (s.n && (unsigned char)*s.p <= ' ')
         s = ep_str_n(s.p + 1, s.n - 1);
     return s;
 }
 
-/* Behind the string that begins at p. */
-static const char *string_end(const char *p, const char *end)
-{
-    for (p++; p < end; p++) {
-        const char *quote = memchr(p, '"', (size_t)(end - p));
-        const char *escape = quote ? memchr(p, '\\', (size_t)(quote - p)) : NULL;
-        if (!quote)
-            return NULL;
-        if (!escape)
-            return quote + 1;
-        p = escape + 1;
-    }
-    return NULL;
-}
-
 /* Takes one value off the front. False: there is none, or it has no end. */
 static bool take(struct ep_str *rest, struct ep_str *value)
 {
-    struct ep_str s = trim(*rest);
+    struct ep_str s = ep_texts_trim(*rest);
     const char *p = s.p, *end = s.p + s.n;
     unsigned depth = 0;
 
     while (p && p < end) {
         if (*p == '"') {
-            p = string_end(p, end);
+            p = ep_json_string_end(p, end);
         } else if (*p == '{' || *p == '[') {
             depth++;
             p++;
@@ -77,7 +64,7 @@ static bool take(struct ep_str *rest, struct ep_str *value)
 
 static bool take_byte(struct ep_str *rest, char c)
 {
-    struct ep_str s = trim(*rest);
+    struct ep_str s = ep_texts_trim(*rest);
 
     if (!s.n || *s.p != c)
         return false;
@@ -105,8 +92,12 @@ void ep_texts_members(struct ep_event_texts *t, struct ep_str object, struct ep_
 
     for (size_t i = 0; i < n; i++)
         m[i].value = (struct ep_str){NULL, 0};
-    if (!take_byte(&object, '{') || take_byte(&object, '}'))
+    if (!take_byte(&object, '{'))
         return;
+    if (take_byte(&object, '}')) {
+        t->unsure |= ep_texts_trim(object).n > 0;
+        return;
+    }
     do {
         if (!take(&object, &key) || key.p[0] != '"' || !take_byte(&object, ':') || !take(&object, &value)) {
             t->unsure = true;
@@ -114,6 +105,7 @@ void ep_texts_members(struct ep_event_texts *t, struct ep_str object, struct ep_
         }
         member(t, ep_str_n(key.p + 1, key.n - 2), value, m, n);
     } while (take_byte(&object, ','));
+    t->unsure |= !take_byte(&object, '}') || ep_texts_trim(object).n > 0;
 }
 
 bool ep_texts_element(struct ep_event_texts *t, struct ep_str *rest, struct ep_str *value)
@@ -186,7 +178,7 @@ void ep_texts_end(struct ep_event_texts *t, uint64_t group)
 
 void ep_event_texts(struct ep_str protocol, struct ep_str method, const struct ep_event *e, struct ep_event_texts *out)
 {
-    struct ep_str data = trim(e->data);
+    struct ep_str data = ep_texts_trim(e->data);
     struct ep_event_text *x;
 
     out->n = out->n_ends = 0;

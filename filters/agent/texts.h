@@ -39,6 +39,9 @@ struct ep_event_texts {
 /* Fills `out` with what the event says. `protocol` and `method` are those of the call. */
 void ep_event_texts(struct ep_str protocol, struct ep_str method, const struct ep_event *e, struct ep_event_texts *out);
 
+/* The data from its first byte that is no white space: a client's JSON parser skips that. */
+struct ep_str ep_texts_trim(struct ep_str data);
+
 /* --- for readers --- */
 
 typedef void ep_texts_reader(struct ep_event_texts *t, struct ep_str method, const struct ep_event *e);

@@ -264,7 +264,7 @@ static void pass_channel(struct ep_policy_watch *w, struct channel *c)
 
 static enum ep_redact_text kind_of(struct ep_str data)
 {
-    struct ep_str s = ep_str_trim(data);
+    struct ep_str s = ep_texts_trim(data);
 
     if (s.n && *s.p == '{')
         return EP_REDACT_JSON;
