@@ -78,7 +78,7 @@ static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end
 {
     struct ep_codings codings = {0};
     struct state *state = state_;
-    enum ep_usage_form form;
+    enum ep_usage_form form = EP_USAGE_JSON;
 
     if (EP_LIKELY(!s->usage) || s->local_reply || s->status < 200 || s->status >= 300) {
         ep_stream_leave_response_body(s);

@@ -24,10 +24,9 @@
 struct leaf {
     struct ep_list node;  /* of the CA, latest used first */
     struct leaf *next;    /* of its bucket */
-    CRYPTO_BUFFER *der;
     uint64_t made_s;
-    size_t n_host;
-    char host[];
+    size_t n_host, n_der;
+    char host[]; /* and the certificate behind it, which each who asks gets a copy of: nothing of BoringSSL's is shared */
 };
 
 struct ep_ca {
@@ -288,7 +287,6 @@ struct ep_ca *ep_ca_ref(struct ep_ca *ca)
 static void leaf_free(struct leaf *l)
 {
     ep_list_remove(&l->node);
-    CRYPTO_BUFFER_free(l->der);
     free(l);
 }
 
@@ -349,7 +347,7 @@ static void drop(struct ep_ca *ca, struct leaf *l)
     ca->n_leaves--;
 }
 
-/* One that is good for half its day at least; a reference. */
+/* One that is good for half its day at least, of the caller. */
 static CRYPTO_BUFFER *find(struct ep_ca *ca, struct ep_str host, uint64_t now_s)
 {
     CRYPTO_BUFFER *der = NULL;
@@ -360,23 +358,23 @@ static CRYPTO_BUFFER *find(struct ep_ca *ca, struct ep_str host, uint64_t now_s)
     if (l && now_s >= l->made_s && now_s - l->made_s < EP_CA_LEAF_SECONDS / 2) {
         ep_list_remove(&l->node);
         ep_list_push_front(&ca->used, &l->node);
-        CRYPTO_BUFFER_up_ref(l->der);
-        der = l->der;
+        der = CRYPTO_BUFFER_new((const uint8_t *)l->host + l->n_host, l->n_der, NULL);
     }
     pthread_mutex_unlock(&ca->lock);
     return der;
 }
 
 /* Two workers may have made one at a time: the later stays. */
-static void keep(struct ep_ca *ca, struct ep_str host, CRYPTO_BUFFER *der, uint64_t now_s)
+static void keep(struct ep_ca *ca, struct ep_str host, const CRYPTO_BUFFER *der, uint64_t now_s)
 {
-    struct leaf *l = ep_malloc(sizeof *l + host.n), *old, **at;
+    size_t n_der = CRYPTO_BUFFER_len(der);
+    struct leaf *l = ep_malloc(sizeof *l + host.n + n_der), *old, **at;
 
     memcpy(l->host, host.p, host.n);
+    memcpy(l->host + host.n, CRYPTO_BUFFER_data(der), n_der);
     l->n_host = host.n;
+    l->n_der = n_der;
     l->made_s = now_s;
-    l->der = der;
-    CRYPTO_BUFFER_up_ref(der);
     pthread_mutex_lock(&ca->lock);
     old = *slot_of(ca, host);
     if (!old && ca->n_leaves >= EP_CA_LEAVES)

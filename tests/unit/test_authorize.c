@@ -165,7 +165,7 @@ static void test_the_explanation_agrees(void **state)
         struct ep_error err;
         struct ep_json j;
         struct built b;
-        char query[512], wanted[64];
+        char query[512], wanted[128];
         build(&b, rows[i].rules, n_rules(rows[i].rules));
         struct ep_vec listeners = {&b.listener, 1};
         snprintf(query, sizeof query, "principal=%s&method=%s&host=h&path=%s&protocol=%s&%s=%s&visible=%s&call=resources/list", rows[i].principal,
