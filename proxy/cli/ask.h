@@ -5,6 +5,8 @@
 #include "base/base.h"
 
 #define EP_CLI_ADMIN "127.0.0.1:15000" /* admin.bind when the configuration says nothing */
+/* For argp. */
+#define EP_CLI_ADMIN_OPTION {"admin", 'a', "ADDR", 0, "the admin server (" EP_CLI_ADMIN "); unix:/path too", 0}
 
 /* One request on a connection of its own, 5 s at most for each step. The body of the answer, malloc'd and with a NUL
  * behind it, and its status; NULL with err when there is no answer. `admin` is "ADDRESS:PORT" or "unix:/path". */

@@ -1,11 +1,11 @@
 /* `ephor audit verify|show|export DIR`. The last two are in audit_show.c. */
-#include <argp.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/arguments.h"
 #include "cli/audit.h"
 #include "cli/cli.h"
 #include "observe/observe.h"
@@ -27,16 +27,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (!v->keyed)
             argp_error(state, "a public key is ed25519: and 32 bytes in base64");
         return 0;
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_usage(state);
-        v->directory = arg;
-        return 0;
-    case ARGP_KEY_NO_ARGS:
-        argp_usage(state);
-        return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return ep_cli_one(key, arg, state, &v->directory);
     }
 }
 

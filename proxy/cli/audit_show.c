@@ -2,11 +2,11 @@
  *
  * Both read every line and say on standard error which are not good; what those claim is shown all the same, for it is
  * evidence too, and the exit status is 1. Bytes that could move a terminal's cursor don't reach it. */
-#include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/arguments.h"
 #include "cli/audit.h"
 #include "cli/cli.h"
 #include "observe/observe.h"
@@ -94,16 +94,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (!s->csv && strcmp(arg, "jsonl") != 0)
             argp_error(state, "the format is jsonl or csv");
         return 0;
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_usage(state);
-        s->directory = arg;
-        return 0;
-    case ARGP_KEY_NO_ARGS:
-        argp_usage(state);
-        return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return ep_cli_one(key, arg, state, &s->directory);
     }
 }
 

@@ -1,10 +1,10 @@
 /* `ephor authorize KEY=VALUE…`: may this caller do that, and which rule says so. Of a running ephor, or of a file. */
-#include <argp.h>
 #include <libfyaml.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "authorize.h"
+#include "cli/arguments.h"
 #include "cli/ask.h"
 #include "cli/cli.h"
 #include "config/config.h"
@@ -31,20 +31,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'j':
         o->json = true;
         return 0;
-    case ARGP_KEY_ARGS:
-        o->pairs = state->argv + state->next;
-        o->n = state->argc - state->next;
-        return 0;
-    case ARGP_KEY_NO_ARGS:
-        argp_usage(state);
-        return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return ep_cli_some(key, state, &o->pairs, &o->n);
     }
 }
 
 static const struct argp_option argp_options[] = {
-    {"admin", 'a', "ADDR", 0, "the admin server (" EP_CLI_ADMIN "); unix:/path too", 0},
+    EP_CLI_ADMIN_OPTION,
     {"config", 'c', "FILE", 0, "ask this configuration, not a running ephor", 0},
     {"json", 'j', NULL, 0, "the answer as JSON", 0},
     {0},

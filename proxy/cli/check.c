@@ -1,9 +1,9 @@
 /* `ephor check`: every error of each file with its place, or the file with all its defaults. */
-#include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "cli/arguments.h"
 #include "cli/cli.h"
 #include "config/config.h"
 #include "lua/policy_test.h"
@@ -26,15 +26,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'q':
         o->quiet = true;
         return 0;
-    case ARGP_KEY_ARGS:
-        o->files = state->argv + state->next;
-        o->n = state->argc - state->next;
-        return 0;
-    case ARGP_KEY_NO_ARGS:
-        argp_usage(state);
-        return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return ep_cli_some(key, state, &o->files, &o->n);
     }
 }
 

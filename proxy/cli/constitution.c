@@ -1,5 +1,4 @@
 /* `ephor constitution digest|show|sign|verify|keygen`: the text of a constitution, for who writes and who pins it. */
-#include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/arguments.h"
 #include "cli/cli.h"
 #include "config/charter.h"
 #include "config/files.h"
@@ -33,16 +33,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'p':
         o->public_only = true;
         return 0;
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_usage(state);
-        o->path = arg;
-        return 0;
-    case ARGP_KEY_NO_ARGS:
-        argp_usage(state);
-        return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return ep_cli_one(key, arg, state, &o->path);
     }
 }
 

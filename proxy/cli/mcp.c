@@ -2,13 +2,13 @@
  *
  * A server may say it in other words to clients of another generation. So it is asked as both, with a session
  * (2025-11-25) and without (2026-07-28), and what it answers to either is pinned. */
-#include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "agent/agent.h"
 #include "agent/mcp.h"
 #include "agent/mcp_pins.h"
+#include "cli/arguments.h"
 #include "cli/cli.h"
 #include "cli/mcp_client.h"
 #include "config/files.h"
@@ -37,16 +37,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         free(o->headers);
         o->headers = more;
         return 0;
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_usage(state);
-        o->url = arg;
-        return 0;
-    case ARGP_KEY_NO_ARGS:
-        argp_usage(state);
-        return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return ep_cli_one(key, arg, state, &o->url);
     }
 }
 

@@ -71,7 +71,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp_option argp_options[] = {
-    {"admin", 'a', "ADDR", 0, "the admin server (" EP_CLI_ADMIN "); unix:/path too", 0},
+    EP_CLI_ADMIN_OPTION,
     {"token", 't', "TOKEN", 0, "admin.token, for rollback; else EPHOR_TOKEN of the environment", 0},
     {"json", 'j', NULL, 0, "what the admin server says, by worker", 0},
     {0},

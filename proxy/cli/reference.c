@@ -1,9 +1,9 @@
 /* `ephor reference`: pages that are made from tables, so that they can't be wrong. */
-#include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/arguments.h"
 #include "cli/cli.h"
 #include "config/config.h"
 
@@ -20,22 +20,16 @@ static const struct {
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     size_t *which = state->input;
+    const char *name = NULL;
+    error_t e = ep_cli_one(key, arg, state, &name);
 
-    switch (key) {
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_usage(state);
-        for (*which = 0; *which < EP_COUNT(pages); ++*which)
-            if (strcmp(arg, pages[*which].name) == 0)
-                return 0;
-        argp_error(state, "there is no page '%s'", arg);
-        return 0;
-    case ARGP_KEY_NO_ARGS:
-        argp_usage(state);
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
+    if (!name)
+        return e;
+    for (*which = 0; *which < EP_COUNT(pages); ++*which)
+        if (strcmp(name, pages[*which].name) == 0)
+            return 0;
+    argp_error(state, "there is no page '%s'", name);
+    return 0;
 }
 
 static const struct argp argp = {
