@@ -398,66 +398,101 @@ function match.urls(text)
   return found
 end
 
---- Calls `visit(text, path)` for each string in a JSON value: values and keys, however deep (64 at most; deeper raises).
+-- Where a member is: "a.b[2]".
+local function place(path, key)
+  if type(key) ~= "string" then
+    return ("%s[%d]"):format(path, key)
+  end
+  return path == "" and key or path .. "." .. key
+end
+
+local function check_depth(depth)
+  if depth > 64 then
+    error("nested deeper than 64")
+  end
+end
+
+local function plain(name)
+  return (name:lower():gsub("[_%-]", ""))
+end
+
+--- Compiles a list of names of members. They are compared without case, '_' and '-': "tenantId", "tenant_id" and "Tenant-ID" are one
+-- name.
+-- @param list of names
+-- @return function(name): true when it is one of them
+-- Example: match.names { "file_path" } "filePath"  --> true
+function match.names(list)
+  check_list("names", list)
+  local set = {}
+  for _, name in ipairs(list) do
+    set[plain(name)] = true
+  end
+  return function(name)
+    return set[plain(name)] or false
+  end
+end
+
+--- Calls `judge(text, where, as)` for each string in a JSON value, values and keys, however deep (64 at most; deeper raises). What the
+-- name of a member says holds for all that is below it.
 -- @param value what ephor.json.decode returns, such as c.arguments; what is no table or string has none
--- @param visit function(text, path): path is like "a.b[2]"; a true result ends the walk
--- @return what visit returned, or nil
--- Example: match.strings({ a = { "x" } }, function(s, path) print(path, s) end)  -- a[1] x; a (a key) is visited too
-function match.strings(value, visit)
-  local function walk(v, path, depth)
+-- @param named function(key): true: what is there and below is judged as "named"; false: a text there is prose, and not judged; nil:
+--        the name says nothing
+-- @param judge function(text, where, as): where is like "a.b[2]", as is "key", "named" or nil; a true result ends the walk
+-- @return what judge returned, or nil
+-- Example: match.walk(c.arguments, match.names { "cmd" }, function(text, where, as) return as == "named" and where end)
+function match.walk(value, named, judge)
+  local function walk(v, where, as, depth)
     if type(v) == "string" then
-      return visit(v, path)
+      return judge(v, where, as)
     elseif type(v) ~= "table" then
       return nil
     end
-    if depth > 64 then
-      error("nested deeper than 64")
-    end
+    check_depth(depth)
     for key, member in pairs(v) do
-      local where
+      local there, says, result = place(where, key)
       if type(key) == "string" then
-        where = path == "" and key or path .. "." .. key
-        local result = visit(key, where)
-        if result then
-          return result
-        end
-      else
-        where = ("%s[%d]"):format(path, key)
+        says = named(key)
+        result = judge(key, there, "key")
       end
-      local result = walk(member, where, depth + 1)
+      if not result and (says ~= false or type(member) ~= "string") then
+        result = walk(member, there, says and "named" or as, depth + 1)
+      end
       if result then
         return result
       end
     end
   end
-  return walk(value, "", 0)
+  return walk(value, "", nil, 0)
 end
 
---- Calls `visit(value, path)` for each member of an object, however deep (64 at most), whose key is one of `names`. Keys are compared
--- without case, '_' and '-': "tenantId", "tenant_id" and "Tenant-ID" are one name.
--- @param value as in match.strings
+local function says_nothing() end
+
+--- Calls `visit(text, path)` for each string in a JSON value: values and keys, however deep (64 at most; deeper raises).
+-- @param value as in match.walk
+-- @param visit function(text, path): path is like "a.b[2]"; a true result ends the walk
+-- @return what visit returned, or nil
+-- Example: match.strings({ a = { "x" } }, function(s, path) print(path, s) end)  -- a[1] x; a (a key) is visited too
+function match.strings(value, visit)
+  return match.walk(value, says_nothing, visit)
+end
+
+--- Calls `visit(value, path)` for each member of an object, however deep (64 at most), whose key is one of `names` (as match.names
+-- compares them).
+-- @param value as in match.walk
 -- @param names list of names
 -- @param visit function(value, path); a true result ends the walk
 -- @return what visit returned, or nil
 -- Example: match.members(c.arguments, { "tenant_id" }, function(v) return v ~= "acme" and "another tenant" end)
 function match.members(value, names, visit)
-  local function plain(name)
-    return (name:lower():gsub("[_%-]", ""))
-  end
-  local wanted = {}
-  for _, name in ipairs(names) do
-    wanted[plain(name)] = true
-  end
+  local wanted = match.names(names)
   local function walk(v, path, depth)
     if type(v) ~= "table" then
       return nil
     end
-    if depth > 64 then
-      error("nested deeper than 64")
-    end
+    check_depth(depth)
     for key, member in pairs(v) do
-      local where = type(key) ~= "string" and ("%s[%d]"):format(path, key) or path == "" and key or path .. "." .. key
-      local result = type(key) == "string" and wanted[plain(key)] and visit(member, where) or walk(member, where, depth + 1)
+      local where = place(path, key)
+      local result = type(key) == "string" and wanted(key) and visit(member, where) or walk(member, where, depth + 1)
       if result then
         return result
       end

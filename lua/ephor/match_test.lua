@@ -131,6 +131,40 @@ t.case("all strings of a value", function()
   t.ok(match.strings(nil, error) == nil and match.strings(5, error) == nil)
 end)
 
+t.case("a walk that knows what names say", function()
+  local is_path = match.names { "file_path", "Paths" }
+  local function named(key)
+    if is_path(key) then
+      return true
+    elseif key == "text" then
+      return false
+    end
+  end
+  local seen = {}
+  local value = { filePath = "p", PATHS = { "q", { x = "r" } }, text = "prose", other = { text = { "s" }, n = 1 }, ["File-Path"] = { text = "t" } }
+  t.ok(match.walk(value, named, function(text, where, as)
+    seen[where .. "=" .. text] = as or "plain"
+  end) == nil)
+  t.equal(seen, {
+    ["filePath=filePath"] = "key", ["filePath=p"] = "named", ["PATHS=PATHS"] = "key", ["PATHS[1]=q"] = "named", ["PATHS[2].x=x"] = "key",
+    ["PATHS[2].x=r"] = "named", ["text=text"] = "key", ["other=other"] = "key", ["other.text=text"] = "key", ["other.text[1]=s"] = "plain",
+    ["other.n=n"] = "key", ["File-Path=File-Path"] = "key", ["File-Path.text=text"] = "key",
+  })
+  t.equal(match.walk("whole", named, function(text, where)
+    return where .. text
+  end), "whole")
+  t.equal(match.walk({ "p", { file_path = "q" } }, named, function(text, where, as)
+    return as == "named" and where .. text
+  end), "[2].file_pathq")
+  local deep = { "x" }
+  for _ = 1, 70 do
+    deep = { deep }
+  end
+  t.ok(not pcall(match.walk, deep, named, function() end))
+  t.ok(match.walk(nil, named, error) == nil and match.walk(true, named, error) == nil)
+  t.ok(not pcall(match.names, { "a", 5 }) and not pcall(match.names, "a") and not match.names {} "a")
+end)
+
 t.case("members by name, in any spelling", function()
   local seen = {}
   match.members({ a = { { tenantId = "x" }, { ["Tenant-ID"] = { tenant_id = 5 } } }, tenant = "no" }, { "tenant_id" }, function(v, path)

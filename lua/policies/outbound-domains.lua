@@ -12,10 +12,7 @@ local own = settings.of("outbound-domains", {
 
 local allows = match.hosts(own.hosts)
 local schemes = match.set(own.schemes)
-local is_text = {}
-for _, name in ipairs(own.texts) do
-  is_text[name:lower():gsub("[_%-]", "")] = true
-end
+local is_text = match.names(own.texts)
 
 local function judge_url(text)
   local url, why = match.url(text:find("^[/\\][/\\]") and "https:" .. text or text)
@@ -59,24 +56,9 @@ local function judge_text(text)
   end
 end
 
-local function walk(value, depth)
-  if type(value) == "string" then
-    return judge_text(value)
-  elseif type(value) ~= "table" then
-    return nil
-  end
-  if depth > 64 then
-    error("nested deeper than 64")
-  end
-  for key, member in pairs(value) do
-    local named = type(key) == "string"
-    local why = named and judge_text(key) or nil
-    if not why and not (named and type(member) == "string" and is_text[key:lower():gsub("[_%-]", "")]) then
-      why = walk(member, depth + 1)
-    end
-    if why then
-      return why
-    end
+local function named(key)
+  if is_text(key) then
+    return false
   end
 end
 
@@ -90,7 +72,7 @@ return policy {
       return c:deny(("the host '%s' is not on the list"):format((c.host or "?"):sub(1, 100)), { code = "domain.host" })
     end
     if own.arguments then
-      local why = walk(match.content(c), 0)
+      local why = match.walk(match.content(c), named, judge_text)
       if not why and c.uri and not c.uri:find("^file:") then
         why = judge_text(c.uri)
       end

@@ -99,47 +99,27 @@ local function show(text)
   return #text > 80 and text:sub(1, 80) .. "..." or text
 end
 
-local is_text, is_path = {}, {}
-for _, name in ipairs(own.texts) do
-  is_text[name:gsub("[_%-]", "")] = true
-end
-for _, name in ipairs(own.names) do
-  is_path[name:gsub("[_%-]", "")] = true
+local is_path, is_text = match.names(own.names), match.names(own.texts)
+
+local function named(key)
+  if is_path(key) then
+    return true
+  elseif is_text(key) then
+    return false
+  end
 end
 
-local function walk(value, where, named, depth)
-  if type(value) == "string" then
-    local why
-    if named then
-      why = judge_path(value)
-    else
-      why = judge_text(value)
-    end
-    return why and (("the path '%s' in '%s' is refused: %s"):format(show(value), where, why))
-  elseif type(value) ~= "table" then
-    return nil
+local function judge(text, where, as)
+  if as == "key" then
+    return leaves(text) and "a name with '..' in the arguments"
   end
-  if depth > 64 then
-    error("nested deeper than 64")
+  local why
+  if as == "named" then
+    why = judge_path(text)
+  else
+    why = judge_text(text)
   end
-  for key, member in pairs(value) do
-    local place, name = where, named
-    if type(key) == "string" then
-      local plain = key:lower():gsub("[_%-]", "")
-      place = where == "arguments" and key or where .. "." .. key
-      name = named or is_path[plain]
-      if leaves(key) then
-        return "a name with '..' in the arguments"
-      end
-      if is_text[plain] and type(member) == "string" then
-        member = nil
-      end
-    end
-    local why = walk(member, place, name, depth + 1)
-    if why then
-      return why
-    end
-  end
+  return why and ("the path '%s' in '%s' is refused: %s"):format(show(text), where, why)
 end
 
 return policy {
@@ -149,10 +129,7 @@ return policy {
   match = { protocol = "mcp", method = { "tools/call", "resources/read", "resources/subscribe" } },
   needs = { "arguments", "uri" },
   call = function(c)
-    local why = walk(c.arguments, "arguments", false, 0)
-    if not why and c.uri then
-      why = walk(c.uri, "uri", false, 0)
-    end
+    local why = match.walk(c.arguments, named, judge) or c.uri and judge(c.uri, "uri")
     if why then
       return c:deny(why)
     end

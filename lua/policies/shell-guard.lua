@@ -62,43 +62,27 @@ local function judge_word(text)
   return judge_text(text)
 end
 
-local is_text, is_word = {}, {}
-for _, name in ipairs(own.texts) do
-  is_text[name:gsub("[_%-]", "")] = true
-end
-for _, name in ipairs(own.names) do
-  is_word[name:gsub("[_%-]", "")] = true
+local is_word, is_text = match.names(own.names), match.names(own.texts)
+
+local function named(key)
+  if is_word(key) then
+    return true
+  elseif is_text(key) then
+    return false
+  end
 end
 
-local function walk(value, where, named, depth)
-  if type(value) == "string" then
-    local judge = named and judge_word or judge_text
-    local why = judge(value)
-    return why and ("the argument '%s' is refused: %s"):format(where, why)
-  elseif type(value) ~= "table" then
-    return nil
+local function judge(text, where, as)
+  if as == "key" then
+    return judge_text(text) and "a name in the arguments holds what a shell would run"
   end
-  if depth > 64 then
-    error("nested deeper than 64")
+  local why
+  if as == "named" then
+    why = judge_word(text)
+  else
+    why = judge_text(text)
   end
-  for key, member in pairs(value) do
-    local place, name = where, named
-    if type(key) == "string" then
-      local plain = key:lower():gsub("[_%-]", "")
-      place = where == "" and key or where .. "." .. key
-      name = named or is_word[plain]
-      if judge_text(key) then
-        return "a name in the arguments holds what a shell would run"
-      end
-      if is_text[plain] and type(member) == "string" then
-        member = nil
-      end
-    end
-    local why = walk(member, place, name, depth + 1)
-    if why then
-      return why
-    end
-  end
+  return why and ("the argument '%s' is refused: %s"):format(where, why)
 end
 
 return policy {
@@ -111,7 +95,7 @@ return policy {
     if exempt(c.tool) then
       return
     end
-    local why = walk(c.arguments, "", false, 0)
+    local why = match.walk(c.arguments, named, judge)
     if why then
       return c:deny(why)
     end
