@@ -15,7 +15,7 @@ import wire2
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "measured: measures time or memory, and means nothing under a sanitizer")
-    config.addinivalue_line("markers", "workers: runs two workers, for ThreadSanitizer")
+    config.addinivalue_line("markers", "workers: runs under ThreadSanitizer, with two workers or as many as it says")
     config.addinivalue_line("markers", "limit(seconds): the deadline of a test, when 60 s are not enough")
 
 

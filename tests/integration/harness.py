@@ -124,6 +124,9 @@ class Process:
 
 
 # --- configuration ------------------------------------------------------------------------------------------------------
+WORKERS = int(os.environ.get("EPHOR_WORKERS", "1"))
+
+
 def config(upstream, listener=None, cluster=None, **top):
     """The smallest file: a listener `inbound` and a cluster `app` at `upstream` (a port, an address or a list of them)."""
     upstreams = upstream if isinstance(upstream, (list, tuple)) else [upstream]
@@ -131,7 +134,7 @@ def config(upstream, listener=None, cluster=None, **top):
     app = {"name": "app", "endpoints": endpoints, **(cluster or {})}
     if "dns" in app or "original_destination" in app:
         app.pop("endpoints")
-    return {"workers": 1, "listeners": [{"name": "inbound", "bind": "127.0.0.1:0", "cluster": "app", **(listener or {})}],
+    return {"workers": WORKERS, "listeners": [{"name": "inbound", "bind": "127.0.0.1:0", "cluster": "app", **(listener or {})}],
             "clusters": [app], **top}
 
 

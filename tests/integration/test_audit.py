@@ -11,6 +11,8 @@ import pytest
 import wire1
 from harness import config, run, until
 
+pytestmark = pytest.mark.workers
+
 DENIALS = int(os.environ.get("EPHOR_DENIALS", "2000"))
 
 GATE = '''
@@ -55,7 +57,6 @@ def deny_until_it_dies(port, seen, count):
                 seen.append(r.get("x-ephor-decision"))
 
 
-@pytest.mark.workers
 @pytest.mark.limit(300)
 @pytest.mark.parametrize("sync", ["100ms", "always"])
 def test_killed_in_the_middle_every_denial_that_was_seen_is_on_record(audited, sync):
@@ -79,7 +80,6 @@ def test_killed_in_the_middle_every_denial_that_was_seen_is_on_record(audited, s
     assert told <= {r.get("decision_id") for r in records(proxy.audit)}
 
 
-@pytest.mark.workers
 def test_always_answers_when_the_disk_has_it_and_holds_what_passes_too(audited):
     proxy = audited(sync="always")
     with wire1.connect(proxy.port) as wire:

@@ -10,6 +10,8 @@ import wire1
 import yaml
 from harness import Ephor, config, free_port, h2load, nghttpd, until
 
+pytestmark = pytest.mark.workers
+
 GOOD = """\
 listeners:
   - {name: inbound, bind: 127.0.0.1:8443, cluster: app}
@@ -168,7 +170,6 @@ def test_a_mounted_configmap_is_watched(tmp_path, h1_server):
 
 
 @pytest.mark.limit(150)
-@pytest.mark.workers
 def test_a_hundred_reloads_under_load_fail_nothing(ephor, process, tmp_path, site):
     _, port = process(nghttpd(tmp_path, site))
     variants = [config(port, cluster={"protocol": "h2", "balance": balance}) for balance in ("round_robin", "least_request")]

@@ -18,6 +18,8 @@ import wire2
 from harness import SLOW, config, curl, program, run, until
 from test_intercept import APP, network, redirect, sidecar, tproxy  # noqa: F401
 
+pytestmark = pytest.mark.workers
+
 HOST = "api.models.test"
 SYSTEM = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -553,7 +555,6 @@ def test_what_a_certificate_costs(egress, origin, capsys):
     assert new - known < 1000
 
 
-@pytest.mark.workers
 def test_workers_share_one_ca(egress, origin):
     proxy = egress(origin(), workers=2)
     for _ in range(16):

@@ -17,7 +17,7 @@ UID = 1337
 LIBC = ctypes.CDLL(None, use_errno=True)
 APP = "10.77.0.1"  # an address of this network that is nobody's loopback
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+pytestmark = [pytest.mark.workers, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 
 def sh(command):

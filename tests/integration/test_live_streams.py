@@ -10,6 +10,8 @@ import wire1
 from harness import config, until
 from wire2 import Client
 
+pytestmark = pytest.mark.workers
+
 JSON = [("content-type", "application/json")]
 CALLS = {
     "openai": ("/v1/chat/completions", {"model": "gpt", "stream": True, "messages": []}),
@@ -113,18 +115,11 @@ def kind(request):
 
 
 @pytest.fixture
-def play(ephor, h1_server, h2_server, kind):
-    """play(listener, **top): a proxy in front of an origin, both of one kind."""
+def caller(kind):
+    """caller(proxy): proxy.call(protocol) is then one call of it, which ends with the test."""
     callers = []
 
-    def start(listener=None, cluster=None, **top):
-        origin = Origin(h1_server, h2_server, kind)
-        cluster = {"protocol": "http/1.1" if kind == "h1" else "h2", **(cluster or {})}
-        configuration = config(origin.port, listener, cluster=cluster, **top)
-        configuration["listeners"][0] = {k: v for k, v in configuration["listeners"][0].items() if v is not None}
-        proxy = ephor(configuration)
-        proxy.origin, proxy.configuration = origin, configuration
-
+    def give(proxy):
         def call(protocol=None, path="/events", headers=()):
             path, body = CALLS[protocol] if protocol else (path, None)
             if protocol == "mcp":
@@ -133,9 +128,23 @@ def play(ephor, h1_server, h2_server, kind):
             return callers[-1]
         proxy.call = call
         return proxy
-    yield start
-    for caller in callers:
-        caller.close()
+    yield give
+    for one in callers:
+        one.close()
+
+
+@pytest.fixture
+def play(ephor, h1_server, h2_server, kind, caller):
+    """play(listener, **top): a proxy in front of an origin, both of one kind."""
+    def start(listener=None, cluster=None, **top):
+        origin = Origin(h1_server, h2_server, kind)
+        cluster = {"protocol": "http/1.1" if kind == "h1" else "h2", **(cluster or {})}
+        configuration = config(origin.port, listener, cluster=cluster, **top)
+        configuration["listeners"][0] = {k: v for k, v in configuration["listeners"][0].items() if v is not None}
+        proxy = caller(ephor(configuration))
+        proxy.origin, proxy.configuration = origin, configuration
+        return proxy
+    return start
 
 
 def events_of(text):

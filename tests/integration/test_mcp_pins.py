@@ -9,6 +9,8 @@ import wire1
 import yaml
 from harness import config, run, until
 
+pytestmark = pytest.mark.workers
+
 HEADERS = "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
 ECHO = {"name": "echo", "description": "Says \"it\" again\n\x07 é \U0001f40d /", "inputSchema": {"type": "object", "properties": {
     "b": {"type": "string"}, "a": {"type": "number", "minimum": 0}}, "required": []}, "annotations": {"readOnlyHint": True}}

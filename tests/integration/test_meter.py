@@ -6,6 +6,8 @@ import pytest
 import wire1
 from harness import config, until
 
+pytestmark = pytest.mark.workers
+
 PRICES = [{"model": "gpt-4*", "input": "2.50", "output": "10.00", "cached": "1.25"}, {"model": "text-*", "input": "0.02"},
           {"model": "claude-*", "input": "3", "output": "15", "cached": "0.30", "cache_write": "3.75"}]
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100, "prompt_tokens_details": {"cached_tokens": 400},

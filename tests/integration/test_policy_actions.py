@@ -293,6 +293,7 @@ def test_meter_counts_by_name(guarded):
     proxy.counted(21, "ephor_policy_meter_total", policy="count", meter="tokens")
 
 
+@pytest.mark.workers
 def test_what_is_remembered_is_shared_by_workers_and_outlives_a_reload(guarded):
     limit = policy("limit", 'if c:count(c.path, 1, "1h") > 20 then return c:deny("enough", {status = 429}) end '
                             'local m = c:recall("seen") or {n = 0} m.n = m.n + 1 c:remember("seen", m, 60) '

@@ -11,6 +11,8 @@ import wire1
 import wire2
 from harness import config, h2load, run, until
 
+pytestmark = pytest.mark.workers
+
 MCP = "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
 
 
@@ -196,7 +198,6 @@ def test_in_shadow_all_pass_and_the_audit_has_what_would_not_have(proxy_with, tm
 
 
 # --- two workers, reloads, crowds ---------------------------------------------------------------------------------------
-@pytest.mark.workers
 @pytest.mark.limit(120)
 def test_two_workers_hold_one_limit_and_a_crowd_gets_what_is_there_and_no_more(ephor, site, process):
     from harness import nghttpd

@@ -5,7 +5,9 @@ import re
 
 import pytest
 from harness import config, until
-from test_live_streams import Caller, Origin, CALLS, error_of, events_of
+from test_live_streams import Origin, caller, error_of, events_of, kind  # noqa: F401
+
+pytestmark = pytest.mark.workers
 
 SSN = "123-45-6789"
 
@@ -17,33 +19,16 @@ def policy(name, more):
 REDACT = 'reply = function(r) r:redact("ssn") end'
 
 
-@pytest.fixture(params=["h1", "h2"])
-def kind(request):
-    return request.param
-
-
 @pytest.fixture
-def play(ephor, h1_server, h2_server, policies, kind):
+def play(ephor, h1_server, h2_server, policies, kind, caller):
     """play(**policies): a proxy with these policies; .say(text, …) is what the origin answers next, .ask(protocol) the events."""
-    callers = []
-
-    def start(settings=None, answers=None, **scripts):
+    def start(settings=None, **scripts):
         origin = Origin(h1_server, h2_server, kind)
         cluster = {"protocol": "http/1.1" if kind == "h1" else "h2"}
         proxy = ephor(config(origin.port, cluster=cluster, policies={"directory": policies(**scripts), **(settings or {})}))
         proxy.origin = origin
-
-        def call(protocol, headers=()):
-            path, body = CALLS[protocol] if protocol else ("/events", None)
-            if protocol == "mcp":
-                headers = [("accept", "application/json, text/event-stream"), *headers]
-            callers.append(Caller(kind, proxy.port, path, body, headers))
-            return callers[-1]
-        proxy.call = call
-        return proxy
-    yield start
-    for caller in callers:
-        caller.close()
+        return caller(proxy)
+    return start
 
 
 def ask(proxy, protocol, *said, pieces=None):

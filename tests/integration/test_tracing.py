@@ -12,6 +12,8 @@ from harness import config, free_port, run, until
 from otlp import Collector
 from wire2 import Client
 
+pytestmark = pytest.mark.workers
+
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 H1 = {"protocol": "http/1.1"}
 
@@ -313,7 +315,6 @@ def test_a_refusal_is_final(ephor, h1_server):
         counted(proxy, exported=1, refused=1)
 
 
-@pytest.mark.workers
 def test_a_collector_that_is_away_costs_old_spans_and_one_line_a_worker(ephor, h1_server):
     port = free_port()
     proxy = ephor({**config(h1_server().port, cluster=H1, tracing={"otlp": f"http://127.0.0.1:{port}", "sample": "100%"}), "workers": 2})
@@ -398,7 +399,6 @@ def test_a_collector_by_name_and_over_https(ephor, h1_server, collector, tmp_pat
         until(lambda: "takes no spans: tls" in proxy.log, "the system's roots don't know it")
 
 
-@pytest.mark.workers
 def test_two_workers_export_what_they_carry(ephor, h1_server, collector):
     proxy = ephor({**config(h1_server().port, cluster=H1, tracing={"otlp": collector.url, "sample": "100%"}), "workers": 2})
     for i in range(40):
