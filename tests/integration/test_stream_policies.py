@@ -266,12 +266,12 @@ def test_a_reply_that_wants_the_whole_body_stays_blind_unless_it_watches_events(
 
 def test_compressed_events_are_asked_for_plain_only_where_a_policy_looks(play):
     watched = play(no_ssn=policy("no-ssn", REDACT))
-    caller = watched.call("openai", [("accept-encoding", "gzip, br")])
+    caller = watched.call("openai", headers=[("accept-encoding", "gzip, br")])
     watched.origin.say(None)
     caller.to_end()
     assert watched.origin.headers[0].get("accept-encoding") == "identity"
     free = play(no_ssn=policy("no-ssn", "call = function(c) end"))
-    caller = free.call("openai", [("accept-encoding", "gzip, br")])
+    caller = free.call("openai", headers=[("accept-encoding", "gzip, br")])
     free.origin.say(None)
     caller.to_end()
     assert free.origin.headers[0].get("accept-encoding") == "gzip, br"
