@@ -39,6 +39,14 @@ static const struct ep_agent_protocol *const protocols[] = {
 #undef X
 };
 
+const struct ep_agent_protocol *ep_agent_protocol_find(struct ep_str name)
+{
+    for (size_t i = 0; i < EP_COUNT(protocols); i++)
+        if (ep_str_eq(name, ep_str(protocols[i]->how.name)))
+            return protocols[i];
+    return NULL;
+}
+
 static bool load(struct ep_filter_instance *i, struct ep_error *err)
 {
     const struct ep_listener_config *c = i->chain->config;

@@ -43,6 +43,8 @@ struct ep_agent_protocol {
     enum ep_agent_verdict (*message)(struct ep_stream *s, struct ep_str message, struct ep_scanner *scanner);
 };
 
+/* agent.c: the protocol that calls are said to be of; NULL: none of these (plain HTTP, TCP). */
+const struct ep_agent_protocol *ep_agent_protocol_find(struct ep_str name);
 /* tenant.c: fills call.tenant. False: it is named twice, and the stream was refused. */
 bool ep_agent_tenant(struct ep_stream *s);
 /* What `{tenant}` of the pattern stands for in an ID; empty: it doesn't fit. */

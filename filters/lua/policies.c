@@ -30,7 +30,8 @@ struct state {
     struct ep_call *call; /* that is judged */
     unsigned number;      /* of it in its batch, from 0 */
     bool failed;          /* some policy failed */
-    struct ep_record *record; /* what is kept of this request; NULL: nothing */
+    struct ep_policy_hearing *hearing; /* NULL: nobody hears */
+    struct ep_record *record; /* … which is this: what is kept of the request; NULL: nothing */
     struct ep_policy_reply reply;
     struct pending *pending, **pending_end;
     enum buffering buffering;
@@ -181,11 +182,10 @@ static enum going take_call(struct ep_policy_set *set, struct ep_stream *s, stru
     state->failed |= fails(p, v);
     if (v->refuse && !p->constitutional)
         count(set, true, state->failed);
-    if (EP_UNLIKELY(state->record && !v->wait)) {
-        ep_record_decision(state->record, set->v[state->at], state->number, v);
-        if (v->refuse)
-            ep_record_end(set->recorder, state->record);
-    }
+    if (!v->wait)
+        ep_policy_heard(state->hearing, p, EP_POLICY_CALL, state->number, v);
+    if (EP_UNLIKELY(state->record && v->refuse))
+        ep_record_end(set->recorder, state->record);
     return take(set, s, state, state->call, v, calls_woken);
 }
 
@@ -208,8 +208,7 @@ static enum going judge_calls(struct ep_policy_set *set, struct ep_stream *s, st
                 state->number = number;
                 return take_call(set, s, state, &v);
             }
-            if (EP_UNLIKELY(state->record != NULL))
-                ep_record_decision(state->record, set->v[i], number, &v);
+            ep_policy_heard(state->hearing, set->v[i], EP_POLICY_CALL, number, &v);
         }
     }
     if (EP_UNLIKELY(state->record != NULL))
@@ -249,8 +248,11 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
     (void)end;
     if (!set || set->n == 0)
         return EP_NEXT;
+    state->hearing = set->hearing;
     if (EP_UNLIKELY(set->recorder != NULL))
         state->record = ep_record_begin(set->recorder, s);
+    if (EP_UNLIKELY(state->record != NULL))
+        state->hearing = ep_record_hearing(state->record);
     state->at = 0;
     state->call = &s->call;
     return steps[judge_calls(set, s, state, ep_clock_ns())];
@@ -325,6 +327,8 @@ static enum going judge_replies(struct ep_policy_set *set, struct ep_stream *s, 
         ep_policy_judge(set, p, s, &s->call, EP_POLICY_REPLY, &state->reply, &now, &v);
         if (v.redactions)
             remember(s, state, p, v.redactions);
+        if (!v.wait)
+            ep_policy_heard(state->hearing, p, EP_POLICY_REPLY, 0, &v);
         if (EP_UNLIKELY(v.wait || v.refuse)) {
             if (v.wait && !state->reply.whole && state->reply.why == EP_BLIND_NOT)
                 state->reply.why = EP_BLIND_STREAMED; /* the walk goes on behind: there is no asking for the body later */
@@ -342,6 +346,8 @@ static enum going redact_pending(struct ep_policy_set *set, struct ep_stream *s,
     for (; state->pending; state->pending = state->pending->next) {
         v = (struct ep_policy_verdict){.decision = EP_POLICY_ALLOW};
         ep_policy_redact_reply(set, state->pending->policy, s, state->pending->rules, &state->reply, &v);
+        if (v.decision != EP_POLICY_ALLOW)
+            ep_policy_heard(state->hearing, state->pending->policy, EP_POLICY_REPLY, 0, &v);
         if (v.refuse) {
             ep_policy_refuse(s, state->pending->policy, NULL, &v);
             return REFUSED;
@@ -374,12 +380,13 @@ static enum going watch(struct ep_policy_set *set, struct ep_stream *s, struct s
             continue;
         if (state->reply.events) {
             if (!state->watch)
-                state->watch = ep_policy_watch_new(set, s);
+                state->watch = ep_policy_watch_new(set, s, state->hearing);
             ep_policy_watch_add(state->watch, p, asked ? asked->rules : NULL);
             continue;
         }
         v = (struct ep_policy_verdict){.decision = EP_POLICY_ALLOW};
         ep_policy_blinded(set, p, s, state->reply.why, &v);
+        ep_policy_heard(state->hearing, p, EP_POLICY_EVENT, 0, &v);
         if (v.refuse) {
             ep_policy_refuse(s, p, NULL, &v);
             return REFUSED;
@@ -417,6 +424,8 @@ static void replies_woken(struct ep_policy_wait *w)
 
     if (!wake(w, state, &now, &v))
         return;
+    if (!v.wait)
+        ep_policy_heard(state->hearing, set->v[state->at], EP_POLICY_REPLY, 0, &v);
     going = take(set, s, state, NULL, &v, replies_woken);
     if (going == PASSED) {
         state->at++;

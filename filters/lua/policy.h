@@ -154,6 +154,7 @@ struct ep_policy_set {
     uint32_t fields;  /* bit: some `match` or `needs` names it */
     uint64_t covered[EP_POLICY_ROUTES]; /* hashes of the names of the routes that coverage is of */
     struct ep_recorder *recorder; /* record.h; NULL: nothing is recorded */
+    struct ep_policy_hearing *hearing; /* of a test's or a replay's streams; NULL: nobody hears */
 };
 
 /* --- coverage: coverage.c --- */
@@ -235,6 +236,19 @@ struct ep_policy_reply {
     struct ep_str body;
     enum ep_blind_reason why;  /* not whole: why it can't be had. EP_BLIND_NOT: it can, but nobody asked yet */
 };
+
+/* Who hears how the policies judge one stream: a record, a test, a replay. Called after each run, of calls also of policies
+ * that didn't match. `call` is the number of the call in its batch, from 0; of an event 0. */
+struct ep_policy_hearing {
+    void (*decided)(struct ep_policy_hearing *h, const struct ep_policy *p, enum ep_policy_phase phase, unsigned call,
+                    const struct ep_policy_verdict *v);
+};
+static inline void ep_policy_heard(struct ep_policy_hearing *h, const struct ep_policy *p, enum ep_policy_phase phase,
+                                   unsigned call, const struct ep_policy_verdict *v)
+{
+    if (EP_UNLIKELY(h != NULL))
+        h->decided(h, p, phase, call, v);
+}
 
 /* Judges one call. *now_ns is when it starts, and afterwards when it ended. `reply` is for the phase of that name. */
 void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream *s, struct ep_call *call,

@@ -151,6 +151,8 @@ static void tests_init(struct ep_tests *t, struct ep_worker *w, const char *dire
     ep_slab_pool_init(&w->slabs, 4);
     ep_rng_seed_random(&w->rng);
     w->memory = ep_memory_new();
+    w->stats = ep_stats_new(); /* which refusals count in */
+    ep_list_init(&w->tasks);
     ep_chunk_pool_init(&t->chunks, 0);
     ep_arena_init(&t->arena, &t->chunks);
 }
@@ -174,6 +176,7 @@ static void tests_fini(struct ep_tests *t)
     ep_arena_fini(&t->arena);
     ep_chunk_pool_fini(&t->chunks);
     ep_memory_free(t->worker->memory);
+    ep_stats_free(t->worker->stats);
     ep_slab_pool_fini(&t->worker->slabs);
     ep_chunk_pool_fini(&t->worker->chunks);
 }
@@ -366,6 +369,16 @@ int ep_policy_test(const struct ep_policy_test_options *o)
     return bad ? 3 : rc;
 }
 
+/* The first of the policy's functions that no passing case got to; NULL: all were. */
+static const char *untested_of(const struct ep_policy *p, unsigned tested)
+{
+    if (p->call_ref != LUA_NOREF && !(tested & 1u << EP_POLICY_CALL))
+        return "call";
+    if (p->reply_ref != LUA_NOREF && !(tested & 1u << EP_POLICY_REPLY))
+        return "reply (t.reply)";
+    return p->event_ref != LUA_NOREF && !(tested & 1u << EP_POLICY_EVENT) ? "event (t.stream)" : NULL;
+}
+
 /* What is said when a directory doesn't pass: the first thing that is wrong. */
 static bool all_pass(const struct ep_tests *t, struct ep_error *err)
 {
@@ -377,9 +390,10 @@ static bool all_pass(const struct ep_tests *t, struct ep_error *err)
     }
     for (unsigned i = 0; i < t->set->n; i++) {
         const struct ep_policy *p = t->set->v[i];
-        if (!t->tested[i] && p->mode != EP_MODE_OFF)
-            return ep_error_set(err, "policies in %s: %.*s:%d: '%.*s' has no passing test, and policies.require_tests is set",
-                                t->directory, EP_STR_ARG(p->file), p->line, EP_STR_ARG(p->name));
+        const char *untested = p->mode == EP_MODE_OFF ? NULL : untested_of(p, t->tested[i]);
+        if (untested)
+            return ep_error_set(err, "policies in %s: %.*s:%d: '%.*s' has no passing test of its %s, and policies.require_tests is set",
+                                t->directory, EP_STR_ARG(p->file), p->line, EP_STR_ARG(p->name), untested);
     }
     return true;
 }
@@ -457,7 +471,8 @@ static int expected(lua_State *L)
 int ep_policy_test_native(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"call", ep_test_call},       {"reply", ep_test_reply},         {"find", ep_test_find}, {"case", add_case},
+        {"call", ep_test_call},       {"reply", ep_test_reply},         {"stream", ep_test_events},
+        {"find", ep_test_find},       {"case", add_case},
         {"expected", expected},       {"clock", ep_test_clock},         {"set_clock", ep_test_set_clock},
         {"advance", ep_test_advance}, {"http", ep_test_http}, {NULL, NULL},
     };

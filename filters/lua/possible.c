@@ -27,6 +27,8 @@ static const struct {
 };
 #define ALL ((1u << EP_COUNT(protocols)) - 1)
 #define MCP 1u
+#define A2A 2u
+#define NO_EVENTS (1u << 2 | 1u << 7) /* grpc and tcp: their answers are never server-sent events */
 
 bool ep_policy_field_possible(struct ep_str protocol, enum ep_policy_field f)
 {
@@ -145,6 +147,17 @@ static bool method_fits(const struct ep_policy *p, uint32_t fields, char *text, 
     return true;
 }
 
+static bool event_fits(const struct ep_policy *p, uint32_t set, char *text, size_t room)
+{
+    char names[128];
+
+    if (p->event_ref == LUA_NOREF || (set & ~NO_EVENTS))
+        return true;
+    names_of(set, names, sizeof names);
+    snprintf(text, room, "it has an event, and answers to calls of the protocol that it matches (%s) are never server-sent events", names);
+    return false;
+}
+
 bool ep_policy_possible(const struct ep_policy *p, char *text, size_t room)
 {
     uint32_t set = protocols_of(p), fields = p->needs;
@@ -159,7 +172,46 @@ bool ep_policy_possible(const struct ep_policy *p, char *text, size_t room)
     for (unsigned f = 0; p->needs >> f; f++)
         if ((p->needs & (1u << f)) && !field_fits((enum ep_policy_field)f, false, set, text, room))
             return false;
-    return set != MCP || method_fits(p, fields, text, room);
+    return event_fits(p, set, text, room) && (set != MCP || method_fits(p, fields, text, room));
+}
+
+/* A2A's calls that are answered by events, or by an error. */
+static bool always_streamed(const struct ep_policy *p, uint32_t set)
+{
+    const struct ep_policy_rule *method = rule_of(p, EP_POLICY_METHOD);
+    bool streamed = set == A2A && method;
+
+    for (unsigned i = 0; streamed && i < method->n; i++)
+        streamed = ep_str_eq(method->v[i].text, EP_STR("message/stream")) ||
+                   ep_str_eq(method->v[i].text, EP_STR("tasks/resubscribe"));
+    return streamed;
+}
+
+bool ep_policy_half_blind(const struct ep_policy *p, char *text, size_t room)
+{
+    uint32_t set = protocols_of(p) & ~NO_EVENTS;
+    char names[128];
+
+    if (p->event_ref == LUA_NOREF || p->reply_ref != LUA_NOREF || always_streamed(p, set))
+        return false;
+    names_of(set, names, sizeof names);
+    snprintf(text, room, "it has an event and no reply, so it sees nothing of an answer that comes whole, as those of %s may; a "
+                         "reply with needs_reply = {'body'} would", names);
+    return true;
+}
+
+void ep_policy_set_warn(const struct ep_policy_set *set, ep_policy_warn *warn, void *user)
+{
+    char text[512];
+    struct ep_error whole;
+
+    for (unsigned i = 0; i < set->n; i++) {
+        const struct ep_policy *p = set->v[i];
+        if (p->mode == EP_MODE_OFF || !ep_policy_half_blind(p, text, sizeof text))
+            continue;
+        ep_error_set(&whole, "%.*s:%d: policy '%.*s': %s", EP_STR_ARG(p->file), p->line, EP_STR_ARG(p->name), text);
+        warn(user, whole.text);
+    }
 }
 
 /* --- listeners --- */
@@ -244,6 +296,12 @@ bool ep_policy_set_possible(const struct ep_policy_set *set, const struct ep_pol
     return true;
 }
 
+static void log_warning(void *user, const char *text)
+{
+    (void)user;
+    ep_warn("policy", "%s", text);
+}
+
 bool ep_policy_view_possible(const struct ep_view *view, struct ep_error *err)
 {
     struct ep_policy_place *v = ep_calloc(view->n_chains + 1, sizeof *v);
@@ -262,12 +320,14 @@ bool ep_policy_view_possible(const struct ep_view *view, struct ep_error *err)
         }
     }
     good = !set || ep_policy_set_possible(set, v, n, err) || ep_error_prefix(err, "policies");
+    if (good && set && view->worker->index == 0) /* the others have the same */
+        ep_policy_set_warn(set, log_warning, NULL);
     free(v);
     return good;
 }
 
 bool ep_policy_directory_possible(const struct ep_policies_config *config, const struct ep_policy_place *v, size_t n,
-                                  struct ep_error *err)
+                                  ep_policy_warn *warn, void *user, struct ep_error *err)
 {
     struct ep_worker *w = ep_calloc(1, sizeof *w);
     struct ep_policy_set *set;
@@ -277,6 +337,8 @@ bool ep_policy_directory_possible(const struct ep_policies_config *config, const
     ep_rng_seed_random(&w->rng);
     set = ep_policy_set_ref(w, NULL, config, err);
     good = set && ep_policy_set_possible(set, v, n, err);
+    if (good)
+        ep_policy_set_warn(set, warn, user);
     if (set)
         ep_policy_set_unref(set);
     ep_chunk_pool_fini(&w->chunks);

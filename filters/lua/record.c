@@ -36,6 +36,7 @@ struct decision {
 };
 
 struct ep_record {
+    struct ep_policy_hearing hearing;
     struct ep_arena *arena;
     struct ep_str head; /* all of the line before `decisions` */
     struct decision *first, **last;
@@ -405,6 +406,25 @@ static void request(struct ep_recorder *r, struct ep_stream *s)
     ep_json_object_end(j);
 }
 
+static void on_decided(struct ep_policy_hearing *h, const struct ep_policy *p, enum ep_policy_phase phase, unsigned number,
+                       const struct ep_policy_verdict *v)
+{
+    struct ep_record *rec = EP_CONTAINER(h, struct ep_record, hearing);
+    struct decision *d;
+
+    if (phase != EP_POLICY_CALL)
+        return;
+    d = EP_ARENA_NEW(rec->arena, struct decision);
+    *d = (struct decision){NULL, p, number, v->matched, v->decision, v->code, v->reason};
+    *rec->last = d;
+    rec->last = &d->next;
+}
+
+struct ep_policy_hearing *ep_record_hearing(struct ep_record *rec)
+{
+    return &rec->hearing;
+}
+
 struct ep_record *ep_record_begin(struct ep_recorder *r, struct ep_stream *s)
 {
     struct ep_json *j = &r->scratch;
@@ -434,6 +454,7 @@ struct ep_record *ep_record_begin(struct ep_recorder *r, struct ep_stream *s)
         return NULL;
     }
     rec = EP_ARENA_NEW(&s->arena, struct ep_record);
+    rec->hearing.decided = on_decided;
     rec->arena = &s->arena;
     rec->head = ep_arena_str(&s->arena, ep_json_text(j));
     rec->last = &rec->first;
@@ -441,16 +462,6 @@ struct ep_record *ep_record_begin(struct ep_recorder *r, struct ep_stream *s)
 }
 
 /* --- the decisions --- */
-
-void ep_record_decision(struct ep_record *rec, const struct ep_policy *p, unsigned number,
-                        const struct ep_policy_verdict *v)
-{
-    struct decision *d = EP_ARENA_NEW(rec->arena, struct decision);
-
-    *d = (struct decision){NULL, p, number, v->matched, v->decision, v->code, v->reason};
-    *rec->last = d;
-    rec->last = &d->next;
-}
 
 static void decisions(struct ep_json *j, const struct decision *d, bool matched)
 {

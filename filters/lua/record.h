@@ -27,9 +27,8 @@ void ep_recorder_free(struct ep_recorder *r); /* writes what is left; NULL is fi
 
 /* NULL: this one is not in the sample. */
 struct ep_record *ep_record_begin(struct ep_recorder *r, struct ep_stream *s);
-/* How `p` judged the call with that number, from 0. */
-void ep_record_decision(struct ep_record *rec, const struct ep_policy *p, unsigned call,
-                        const struct ep_policy_verdict *v);
+/* What is told to it is in the record. */
+struct ep_policy_hearing *ep_record_hearing(struct ep_record *rec);
 /* All were asked who will be. The stream's arena must still be there; one that never comes here is not recorded. */
 void ep_record_end(struct ep_recorder *r, struct ep_record *rec);
 

@@ -6,7 +6,7 @@
 
 /* --- a stream made of a table --- */
 
-static struct ep_str text(lua_State *L, int table, const char *key, struct ep_arena *arena)
+struct ep_str ep_test_text(lua_State *L, int table, const char *key, struct ep_arena *arena)
 {
     struct ep_str s = {NULL, 0};
     int type = lua_getfield(L, table, key);
@@ -75,7 +75,7 @@ static void read_headers(lua_State *L, int table, struct ep_headers *h)
 
 static void read_visible(lua_State *L, int table, struct ep_call *c, struct ep_arena *arena)
 {
-    struct ep_str visible = text(L, table, "visible", arena), blind = text(L, table, "blind", arena);
+    struct ep_str visible = ep_test_text(L, table, "visible", arena), blind = ep_test_text(L, table, "blind", arena);
 
     if (ep_str_eq(visible, EP_STR("headers")))
         c->visible = EP_VISIBLE_HEADERS;
@@ -90,23 +90,23 @@ static void read_visible(lua_State *L, int table, struct ep_call *c, struct ep_a
 
 static void read_call(lua_State *L, int table, struct ep_call *c, struct ep_arena *arena)
 {
-    c->protocol = text(L, table, "protocol", arena);
-    c->version = text(L, table, "version", arena);
-    c->method = text(L, table, "method", arena);
-    c->service = text(L, table, "service", arena);
-    c->tool = text(L, table, "tool", arena);
-    c->uri = text(L, table, "uri", arena);
-    c->prompt_name = text(L, table, "prompt", arena);
-    c->model = text(L, table, "model", arena);
-    c->priority = text(L, table, "priority", arena);
-    c->impact = text(L, table, "impact", arena);
-    c->agent = text(L, table, "agent", arena);
-    c->task = text(L, table, "task", arena);
-    c->session = text(L, table, "session", arena);
-    c->tenant = text(L, table, "tenant", arena);
-    c->id_text = text(L, table, "id", arena);
-    c->arguments = text(L, table, "arguments", arena);
-    c->body = text(L, table, "body", arena);
+    c->protocol = ep_test_text(L, table, "protocol", arena);
+    c->version = ep_test_text(L, table, "version", arena);
+    c->method = ep_test_text(L, table, "method", arena);
+    c->service = ep_test_text(L, table, "service", arena);
+    c->tool = ep_test_text(L, table, "tool", arena);
+    c->uri = ep_test_text(L, table, "uri", arena);
+    c->prompt_name = ep_test_text(L, table, "prompt", arena);
+    c->model = ep_test_text(L, table, "model", arena);
+    c->priority = ep_test_text(L, table, "priority", arena);
+    c->impact = ep_test_text(L, table, "impact", arena);
+    c->agent = ep_test_text(L, table, "agent", arena);
+    c->task = ep_test_text(L, table, "task", arena);
+    c->session = ep_test_text(L, table, "session", arena);
+    c->tenant = ep_test_text(L, table, "tenant", arena);
+    c->id_text = ep_test_text(L, table, "id", arena);
+    c->arguments = ep_test_text(L, table, "arguments", arena);
+    c->body = ep_test_text(L, table, "body", arena);
     c->notification = flag(L, table, "notification");
     ep_policy_read_message_fields(L, table, c, arena);
     read_visible(L, table, c, arena);
@@ -130,7 +130,7 @@ static void read_batch(lua_State *L, int table, struct ep_call *c, struct ep_are
     lua_pop(L, 1);
 }
 
-static void check_fields(lua_State *L, int table)
+void ep_test_check_fields(lua_State *L, int table)
 {
     static const char *const known[] = {
         "protocol", "version",     "method", "service",   "tool",   "uri",          "prompt",
@@ -138,7 +138,7 @@ static void check_fields(lua_State *L, int table)
         "headers",  "arguments",   "path",   "host",      "peer",   "call",         "listener",
         "visible",  "http_method", "blind",  "direction", "batch",  "notification", "status",
         "route",    "cluster",     "priority", "impact",
-        "user",     "recipient",
+        "user",     "recipient",   "events",
 #define X(id, name) name,
         EP_POLICY_MESSAGE_FIELDS(X)
 #undef X
@@ -166,6 +166,7 @@ void ep_test_stream_close(struct ep_test_stream *f)
     if (!f->open)
         return;
     f->open = false;
+    ep_test_play_end(f);
     ep_headers_fini(&f->s.request.headers);
     ep_headers_fini(&f->s.response.headers);
     ep_body_fini(&f->s.request.body);
@@ -210,24 +211,24 @@ void ep_test_stream_read(lua_State *L, int table, struct ep_test_stream *f)
     struct ep_headers *h = &f->s.request.headers;
 
     luaL_checktype(L, table, LUA_TTABLE);
-    check_fields(L, table);
-    ep_headers_add_id(h, EP_HDR_METHOD, or_else(text(L, table, "http_method", arena), EP_STR("POST")));
+    ep_test_check_fields(L, table);
+    ep_headers_add_id(h, EP_HDR_METHOD, or_else(ep_test_text(L, table, "http_method", arena), EP_STR("POST")));
     bool no_host = lua_getfield(L, table, "host") == LUA_TSTRING && lua_rawlen(L, -1) == 0; /* HTTP/1.0 */
     lua_pop(L, 1);
     if (!no_host)
-        ep_headers_add_id(h, EP_HDR_AUTHORITY, or_else(text(L, table, "host", arena), EP_STR("localhost")));
-    ep_headers_add_id(h, EP_HDR_PATH, or_else(text(L, table, "path", arena), EP_STR("/")));
+        ep_headers_add_id(h, EP_HDR_AUTHORITY, or_else(ep_test_text(L, table, "host", arena), EP_STR("localhost")));
+    ep_headers_add_id(h, EP_HDR_PATH, or_else(ep_test_text(L, table, "path", arena), EP_STR("/")));
     read_headers(L, table, h);
     read_call(L, table, &f->s.call, arena);
     read_batch(L, table, &f->s.call, arena);
-    f->listener.name = or_else(text(L, table, "listener", arena), EP_STR("inbound"));
-    f->s.direction = ep_str_eq(text(L, table, "direction", arena), EP_STR("outbound")) ? EP_OUTBOUND : EP_INBOUND;
+    f->listener.name = or_else(ep_test_text(L, table, "listener", arena), EP_STR("inbound"));
+    f->s.direction = ep_str_eq(ep_test_text(L, table, "direction", arena), EP_STR("outbound")) ? EP_OUTBOUND : EP_INBOUND;
     f->chain.direction = f->s.direction;
     if (lua_getfield(L, table, "peer") == LUA_TTABLE)
-        f->s.peer_id = text(L, lua_gettop(L), "id", arena);
+        f->s.peer_id = ep_test_text(L, lua_gettop(L), "id", arena);
     lua_pop(L, 1);
-    f->route.name = text(L, table, "route", arena);
-    f->route_config.cluster = text(L, table, "cluster", arena);
+    f->route.name = ep_test_text(L, table, "route", arena);
+    f->route_config.cluster = ep_test_text(L, table, "cluster", arena);
     f->s.route = f->route.name.n || f->route_config.cluster.n ? &f->route : NULL;
 }
 
@@ -241,8 +242,8 @@ static void set_text(lua_State *L, const char *key, struct ep_str s)
     lua_setfield(L, -2, key);
 }
 
-static void push_decision(lua_State *L, const struct ep_test_stream *f, const struct ep_policy *p,
-                          const struct ep_policy_verdict *v, bool matched, const struct ep_headers *h)
+void ep_test_push_decision(lua_State *L, const struct ep_test_stream *f, const struct ep_policy *p,
+                           const struct ep_policy_verdict *v, bool matched, const struct ep_headers *h)
 {
     lua_newtable(L);
     lua_pushboolean(L, v->refuse);
@@ -281,7 +282,7 @@ static void push_decision(lua_State *L, const struct ep_test_stream *f, const st
     lua_setfield(L, -2, "tags");
 }
 
-static const struct ep_policy *named(lua_State *L, const struct ep_tests *t, int index)
+const struct ep_policy *ep_test_named(lua_State *L, const struct ep_tests *t, int index)
 {
     if (lua_isnoneornil(L, index))
         return NULL;
@@ -312,8 +313,8 @@ static void judge(lua_State *L, struct ep_tests *t, struct ep_test_stream *f, co
             uint64_t now = ep_clock_ns();
             ep_policy_judge(t->set, p, &f->s, c, phase, &f->reply, &now, &v);
             matched |= v.matched;
-            t->touched[i] |= v.matched || phase == EP_POLICY_REPLY;
             if (v.matched || phase == EP_POLICY_REPLY) {
+                t->touched[i] |= (uint8_t)(1u << phase);
                 best = v;
                 by = p;
             }
@@ -321,13 +322,13 @@ static void judge(lua_State *L, struct ep_tests *t, struct ep_test_stream *f, co
                 break;
         }
     }
-    push_decision(L, f, by, &best, matched, phase == EP_POLICY_CALL ? &f->s.request.headers : &f->s.response.headers);
+    ep_test_push_decision(L, f, by, &best, matched, phase == EP_POLICY_CALL ? &f->s.request.headers : &f->s.response.headers);
 }
 
 int ep_test_call(lua_State *L)
 {
     struct ep_tests *t = ep_tests_of(L);
-    const struct ep_policy *only = named(L, t, 2);
+    const struct ep_policy *only = ep_test_named(L, t, 2);
     struct ep_test_stream *f = ep_test_stream_new(L, t->worker);
 
     ep_test_stream_read(L, 1, f);
@@ -335,21 +336,27 @@ int ep_test_call(lua_State *L)
     return 1;
 }
 
+void ep_test_read_reply(lua_State *L, int table, struct ep_test_stream *f)
+{
+    luaL_checktype(L, table, LUA_TTABLE);
+    ep_test_check_fields(L, table);
+    if (lua_getfield(L, table, "call") == LUA_TTABLE)
+        ep_test_stream_read(L, lua_gettop(L), f);
+    lua_getfield(L, table, "status");
+    f->s.status = (unsigned)luaL_optinteger(L, -1, 200);
+    ep_headers_add_id(&f->s.response.headers, EP_HDR_STATUS, ep_arena_printf(&f->s.arena, "%u", f->s.status));
+    read_headers(L, table, &f->s.response.headers);
+    lua_pop(L, 2);
+}
+
 int ep_test_reply(lua_State *L)
 {
     struct ep_tests *t = ep_tests_of(L);
-    const struct ep_policy *only = named(L, t, 2);
+    const struct ep_policy *only = ep_test_named(L, t, 2);
     struct ep_test_stream *f = ep_test_stream_new(L, t->worker);
 
-    luaL_checktype(L, 1, LUA_TTABLE);
-    check_fields(L, 1);
-    if (lua_getfield(L, 1, "call") == LUA_TTABLE)
-        ep_test_stream_read(L, lua_gettop(L), f);
-    lua_getfield(L, 1, "status");
-    f->s.status = (unsigned)luaL_optinteger(L, -1, 200);
-    ep_headers_add_id(&f->s.response.headers, EP_HDR_STATUS, ep_arena_printf(&f->s.arena, "%u", f->s.status));
-    read_headers(L, 1, &f->s.response.headers);
-    f->reply = (struct ep_policy_reply){.whole = true, .body = text(L, 1, "body", &f->s.arena)};
+    ep_test_read_reply(L, 1, f);
+    f->reply = (struct ep_policy_reply){.whole = true, .body = ep_test_text(L, 1, "body", &f->s.arena)};
     judge(L, t, f, only, EP_POLICY_REPLY);
     return 1;
 }
@@ -357,6 +364,6 @@ int ep_test_reply(lua_State *L)
 int ep_test_find(lua_State *L)
 {
     luaL_checkstring(L, 1);
-    named(L, ep_tests_of(L), 1);
+    ep_test_named(L, ep_tests_of(L), 1);
     return 0;
 }

@@ -1,7 +1,7 @@
 /* Private to the tests of policies: what the files policy_test.c, test_*.c and replay.c share.
  *
- * policy_test.c runs the files and says what came out; test_stream.c makes streams of tables and judges them;
- * test_world.c has the fakes of clock, peer and shared table; test_report.c writes TAP and JUnit; test_coverage.c knows
+ * policy_test.c runs the files and says what came out; test_stream.c makes streams of tables and judges them; test_play.c
+ * takes such a stream through the filter `policies`, and test_events.c plays streamed replies on it; test_world.c has the fakes of clock, peer and shared table; test_report.c writes TAP and JUnit; test_coverage.c knows
  * which lines ran; replay.c judges again what a proxy has recorded (record.c). */
 #ifndef EP_LUA_TESTING_H
 #define EP_LUA_TESTING_H
@@ -56,8 +56,8 @@ struct ep_tests {
     struct ep_str file;     /* that runs */
     uint64_t deadline_ns;   /* of all cases together; 0: none */
     struct ep_str expected; /* the expectation that was not met, as the error will say it; empty: none */
-    bool touched[EP_POLICIES_MAX]; /* by the case that runs: it matched, so the policy answered */
-    bool tested[EP_POLICIES_MAX];  /* by a case that passed */
+    uint8_t touched[EP_POLICIES_MAX]; /* by the case that runs: bits of the phases (enum ep_policy_phase) that the policy answered in */
+    uint8_t tested[EP_POLICIES_MAX];  /* by cases that passed */
     struct ep_test_coverage *coverage; /* NULL: not asked for */
     struct ep_test_covered *covered;   /* one a policy */
     size_t n_covered;
@@ -82,6 +82,14 @@ struct ep_test_stream {
     struct ep_leg leg; /* nobody is on it */
     struct ep_policy_reply reply;
     bool open;
+    /* of a play; state NULL: there is none */
+    struct ep_view view;
+    struct ep_server_listener server;
+    struct ep_filter_instance filter;
+    void *state;
+    struct ep_protocol how;
+    const struct ep_protocol *real; /* `how` is made of it */
+    bool cut; /* it was reset: its protocol has no word for what happened */
 };
 
 /* Pushes it as a userdata, so that an error lets it go too. */
@@ -92,6 +100,29 @@ void ep_test_stream_read(lua_State *L, int index, struct ep_test_stream *f);
 int ep_test_call(lua_State *L);
 int ep_test_reply(lua_State *L);
 int ep_test_find(lua_State *L);
+/* Raises for fields that no call, reply or stream has. */
+void ep_test_check_fields(lua_State *L, int table);
+struct ep_str ep_test_text(lua_State *L, int table, const char *key, struct ep_arena *arena);
+/* status, headers and call of the table of a reply. */
+void ep_test_read_reply(lua_State *L, int table, struct ep_test_stream *f);
+/* The policy of that name; NULL: nil was given. */
+const struct ep_policy *ep_test_named(lua_State *L, const struct ep_tests *t, int index);
+/* Leaves the table that a test gets of a decision. */
+void ep_test_push_decision(lua_State *L, const struct ep_test_stream *f, const struct ep_policy *p,
+                           const struct ep_policy_verdict *v, bool matched, const struct ep_headers *h);
+
+/* --- test_play.c: the stream goes through the filter `policies`, all of whose steps are the proxy's --- */
+/* The request. False: it was refused. The set must outlive the play; who hears is told by set->hearing. */
+bool ep_test_play_request(struct ep_test_stream *f, struct ep_policy_set *set);
+/* The head of the response, which f->s has; `end`: no body follows. EP_BUFFER: the body comes whole. */
+enum ep_step ep_test_play_head(struct ep_test_stream *f, bool end);
+/* A piece of the body, which is then what the client gets of it. False: it was refused; what the client is told last is in
+ * f->s.last_words, when f->cut doesn't say that it is told nothing. */
+bool ep_test_play_body(struct ep_test_stream *f, struct ep_body *b, bool end);
+void ep_test_play_end(struct ep_test_stream *f); /* may be called twice */
+
+/* --- test_events.c --- */
+int ep_test_events(lua_State *L);
 
 /* --- test_world.c --- */
 /* The world as each case finds it. */

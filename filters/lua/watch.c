@@ -39,6 +39,7 @@ struct stage {
 struct ep_policy_watch {
     struct ep_policy_set *set;
     struct ep_stream *s;
+    struct ep_policy_hearing *hearing;
     struct stage *stages, **last;
     struct ep_events events;
     struct ep_arena arena;    /* of the piece that passes now */
@@ -51,12 +52,13 @@ struct ep_policy_watch {
 
 /* --- life --- */
 
-struct ep_policy_watch *ep_policy_watch_new(struct ep_policy_set *set, struct ep_stream *s)
+struct ep_policy_watch *ep_policy_watch_new(struct ep_policy_set *set, struct ep_stream *s, struct ep_policy_hearing *hearing)
 {
     struct ep_policy_watch *w = EP_ARENA_NEW(&s->arena, struct ep_policy_watch);
 
     w->set = set;
     w->s = s;
+    w->hearing = hearing;
     w->last = &w->stages;
     ep_events_init(&w->events, s->chain && s->chain->config ? s->chain->config->max_body_bytes : EP_EVENT_BYTES_MAX);
     return w;
@@ -160,6 +162,7 @@ static bool decode(struct ep_policy_watch *w, const struct ep_event_text *t, str
 /* True: the stream goes on. */
 static bool go_on(struct ep_policy_watch *w, struct stage *x, const struct ep_policy_verdict *v)
 {
+    ep_policy_heard(w->hearing, x->policy, EP_POLICY_EVENT, 0, v);
     if (!v->refuse)
         return true;
     w->stopped = true;

@@ -30,7 +30,8 @@ struct ep_policy_event {
 enum ep_policy_watched { EP_POLICY_WATCH_ON, EP_POLICY_WATCH_REFUSED };
 
 struct ep_policy_watch;
-struct ep_policy_watch *ep_policy_watch_new(struct ep_policy_set *set, struct ep_stream *s);
+/* `hearing` hears what is decided of each event; NULL: nobody does. */
+struct ep_policy_watch *ep_policy_watch_new(struct ep_policy_set *set, struct ep_stream *s, struct ep_policy_hearing *hearing);
 void ep_policy_watch_free(struct ep_policy_watch *w); /* NULL: nothing */
 /* One more stage: the policy's `event` where it has one, and what its reply redacts (or NULL). In the order of policies. */
 void ep_policy_watch_add(struct ep_policy_watch *w, struct ep_policy *p, const struct ep_redaction *rules);

@@ -297,11 +297,17 @@ end
 --   every    seconds after which the keys are fetched anew (300)
 --   stale    seconds for which old keys are still good while none can be fetched (3600)
 --   timeout  seconds (2)
--- @return function(c[, kid]): the keys for jwt.verify, or nil and why. With a kid that isn't among the keys, they are fetched anew, at
---         most once in 30 s. A failure is remembered for 10 s. Raises, when it is made, for what is missing or unknown.
+--   unknown  seconds between two fetches for a kid that isn't among the keys (30)
+--   failed   seconds for which a failure is remembered (10)
+-- @return function(c[, kid]): the keys for jwt.verify, or nil and why. With a kid that isn't among the keys they are fetched anew, but
+--         not more often than `unknown` says. One call of a worker fetches at a time: others go on with the keys that there are, or,
+--         where there are none or not the right one, wait for it. Raises, when it is made, for what is missing or unknown.
 -- Example: local keys, why = issuer_keys(c, jwt.kid(token))
 function jwt.remote(source)
-  local known_options = { cluster = "string", path = "string", host = "string", every = "number", stale = "number", timeout = "number" }
+  local known_options = {
+    cluster = "string", path = "string", host = "string", every = "number", stale = "number", timeout = "number",
+    unknown = "number", failed = "number",
+  }
   for name, value in pairs(source) do
     if type(value) ~= known_options[name] then
       error(("jwt.remote: '%s' is unknown, or no %s"):format(tostring(name), known_options[name] or "option"), 2)
@@ -311,13 +317,15 @@ function jwt.remote(source)
     error("jwt.remote: cluster and path are required", 2)
   end
   local every, stale, timeout = source.every or 300, source.stale or 3600, source.timeout or 2
-  local keys, fetched, tried = nil, -math.huge, -math.huge
+  local between, pause = source.unknown or 30, source.failed or 10
+  local keys, fetched, asked = nil, -math.huge, -math.huge
+  local failed, why -- when, and why
+  local busy -- since when a call fetches
 
-  local function fetch(c)
-    tried = c.now
-    local reply, why = c:http { cluster = source.cluster, path = source.path, host = source.host, timeout = timeout }
+  local function ask(c)
+    local reply, reason = c:http { cluster = source.cluster, path = source.path, host = source.host, timeout = timeout }
     if not reply then
-      return "the issuer's keys can't be fetched: " .. why
+      return "the issuer's keys can't be fetched: " .. reason
     end
     if reply.status ~= 200 then
       return ("the issuer's keys can't be fetched: status %d"):format(reply.status)
@@ -329,15 +337,42 @@ function jwt.remote(source)
     keys, fetched = fresh, c.now
   end
 
+  -- Whether a call is on its way to the issuer. One whose client has gone never comes back, so it is believed for its time.
+  local function under_way(now)
+    return busy and now >= busy and now - busy < timeout + 0.5
+  end
+
+  local function wanted(now, kid)
+    return now - fetched >= every or (keys and kid ~= nil and not keys.by_kid[kid] and now - asked >= between)
+  end
+
+  local function fetch(c)
+    local since = c.now
+    busy, asked = since, since
+    why = ask(c)
+    failed = why and c.now or nil
+    if busy == since then
+      busy = nil
+    end
+  end
+
+  -- While it is under way, for a call that can't do without.
+  local function wait(c)
+    local step, most = 0.01, math.max(0.5, timeout / 8) -- a call may wait 16 times
+    while under_way(c.now) do
+      c:delay(step)
+      step = math.min(step * 2, most)
+    end
+  end
+
   return function(c, kid)
-    local now, why = c.now, nil
-    local unknown = keys and kid ~= nil and not keys.by_kid[kid]
-    if now - fetched >= every or (unknown and now - fetched >= 30) then
-      if now - tried >= 10 or now < tried then
-        why = fetch(c)
-      else
-        why = "the issuer's keys could not be fetched a moment ago"
-      end
+    if under_way(c.now) and not (keys and (kid == nil or keys.by_kid[kid])) then
+      wait(c)
+    end
+    local now = c.now
+    if wanted(now, kid) and not under_way(now) and not (failed and now >= failed and now - failed < pause) then
+      fetch(c)
+      now = c.now
     end
     if keys and now - fetched < every + stale then
       return keys

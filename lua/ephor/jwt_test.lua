@@ -238,12 +238,64 @@ t.case("while the issuer is away old keys are good for a while, then none", func
   t.ok(keys_of(c) and c.asked == 2)
   c.now = 1160
   local keys_now, why = keys_of(c)
-  t.ok(keys_now == nil and why:find("a moment ago", 1, true) and c.asked == 2, "a failure is not asked for again at once")
+  t.ok(keys_now == nil and why:find("timeout", 1, true) and c.asked == 2, "a failure is not asked for again at once")
   c.now = 1170
   keys_now, why = keys_of(c)
   t.ok(keys_now == nil and why:find("timeout", 1, true) and c.asked == 3)
   c.answer, c.now = vectors.keys, 1180
   t.ok(keys_of(c))
+end)
+
+-- A caller whose calls wait where c:http and c:delay do: each is a coroutine that the test resumes.
+local function waiting(answer)
+  local c = caller(answer)
+  local ask = c.http
+  function c.http(self, request)
+    coroutine.yield "http"
+    return ask(self, request)
+  end
+  function c.delay()
+    coroutine.yield "delay"
+  end
+  return c
+end
+
+t.case("one call fetches, and the others wait for it", function()
+  local c, keys_of = waiting(vectors.keys), jwt.remote { cluster = "issuer", path = "/jwks" }
+  local calls = {}
+  for i = 1, 5 do
+    calls[i] = coroutine.wrap(keys_of)
+    t.equal(calls[i](c), i == 1 and "http" or "delay")
+  end
+  t.equal(calls[2](), "delay")
+  t.ok(calls[1]().by_kid.ed)
+  for i = 2, 5 do
+    t.ok(calls[i]().by_kid.ed)
+  end
+  t.equal(c.asked, 1)
+end)
+
+t.case("a call that never comes back from the issuer holds nobody up for long", function()
+  local c, keys_of = waiting(vectors.keys), jwt.remote { cluster = "issuer", path = "/jwks", timeout = 2 }
+  t.equal(coroutine.wrap(keys_of)(c), "http") -- its client is gone
+  local second, third = coroutine.wrap(keys_of), coroutine.wrap(keys_of)
+  t.ok(second(c) == "delay" and third(c) == "delay")
+  c.now = c.now + 3
+  t.ok(second() == "http" and third() == "delay", "one of them takes its place")
+  t.ok(second().by_kid.ed and third().by_kid.ed)
+  t.equal(c.asked, 1)
+end)
+
+t.case("while keys are fetched anew, the old ones are good", function()
+  local c, keys_of = waiting(vectors.keys), jwt.remote { cluster = "issuer", path = "/jwks" }
+  local first = coroutine.wrap(keys_of)
+  t.ok(first(c) == "http" and first().by_kid.ed)
+  c.now = c.now + 300
+  local renews = coroutine.wrap(keys_of)
+  t.equal(renews(c, "ed"), "http")
+  t.ok(keys_of(c, "ed").by_kid.ed, "it doesn't wait")
+  t.equal(coroutine.wrap(keys_of)(c, "new"), "delay") -- who has an unknown kid does
+  t.ok(renews().by_kid.ed and c.asked == 2)
 end)
 
 t.case("what is no set of keys is none", function()

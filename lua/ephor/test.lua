@@ -18,6 +18,14 @@
 --                        headers (of the request as it would go on), tags, body (likewise), routed_to. c:delay only moves
 --                        the clock.
 -- reply(fields)          the same for a response: status, headers, body, and call = the fields of the request.
+-- stream(fields)         a reply of server-sent events, played event by event: events = a list of { name =, data = text or a
+--                        table to be JSON, id = }, or just the data; headers, and call, which is judged first: an `event`
+--                        is asked when its policy matched. Returns a decision as reply does, and in it
+--                        events: what the client gets, a list of { name, data, id, json (data, when it is JSON), from (which
+--                        of the given ones it is; nil: made, of what had been held back, or the refusal), changed, refusal
+--                        (it says that the stream was refused, in the protocol's own form) };
+--                        said: the texts in them, put together: text, arguments, reasoning;
+--                        cut: the stream was broken off, since its protocol has no event that could say why.
 -- http(fn)               answers c:http in this case: fn(request) returns {status =, body =, headers =}, or nil and why not.
 -- peer(id)               who makes the calls that follow in this case and say nothing else: a SPIFFE ID.
 -- clock.now()            seconds since 1970, as c.now and os.time see it. It stands still until it is moved.
@@ -79,16 +87,33 @@ function t.call(fields)
   return d
 end
 
-function t.reply(fields)
+-- The fields of a reply, whose call has the case's peer.
+local function with_call(fields)
   if type(fields) == "table" and fields.call ~= nil then
     local copy = {}
     for k, v in pairs(fields) do
       copy[k] = v
     end
     copy.call = with_peer(fields.call)
-    fields = copy
+    return copy
   end
-  local d = checked(native.reply, fields, policy)
+  return fields
+end
+
+function t.reply(fields)
+  local d = checked(native.reply, with_call(fields), policy)
+  return d
+end
+
+function t.stream(fields)
+  local d = checked(native.stream, with_call(fields), policy)
+  for kind, texts in pairs(d.said) do
+    d.said[kind] = table.concat(texts)
+  end
+  for _, event in ipairs(d.events) do
+    local good, value = pcall(json.decode, event.data)
+    event.json = good and value or nil
+  end
   return d
 end
 

@@ -31,6 +31,26 @@ t.case("what can't be seen is refused", function()
   t.denied(t.call { protocol = "mcp", method = "tools/call", tool = "x", visible = "headers", blind = "streamed" }, "can't see")
 end)
 
+-- An event of MCP: the result of the tool.
+local function result(text)
+  return { jsonrpc = "2.0", id = 1, result = { content = { { type = "text", text = text } } } }
+end
+
+local function asked(tool)
+  return { protocol = "mcp", method = "tools/call", tool = tool or "note", arguments = { text = "hello" } }
+end
+
+t.case("what comes back is masked, whole and in events", function()
+  local d = t.reply { call = asked(), headers = { ["content-type"] = "application/json" },
+    body = [[{"result":{"content":[{"type":"text","text":"call 555-12-3456 or a@example.com"}]}}]] }
+  t.ok(not d.body:find("555-12", 1, true) and d.body:find("[ssn]", 1, true) and d.body:find("[email]", 1, true))
+  d = t.stream { call = asked(), events = { result "nothing here", result "SSN 555-12-3456, key sk-proj-abcdefghijklmnopqrstuvwxyz" } }
+  t.allowed(d)
+  t.equal(#d.events, 2)
+  t.ok(not d.events[1].changed and d.events[2].changed)
+  t.equal(d.events[2].json.result.content[1].text, "SSN [ssn], key [api_key]")
+end)
+
 t.case("other methods are none of its business", function()
   t.allowed(t.call { protocol = "mcp", method = "tools/list" })
 end)

@@ -47,11 +47,16 @@ static const struct argp argp = {
            "Exit status: 0 all are good, 1 one is not, 3 one can't be read.",
 };
 
+static void tell_warning(void *path, const char *text)
+{
+    fprintf(stderr, "%s: warning: %s\n", (const char *)path, text);
+}
+
 static bool policies_good(const char *path, const struct ep_config *config)
 {
     struct ep_error err;
     bool absent;
-    bool good = ep_config_policies_possible(config, &absent, &err);
+    bool good = ep_config_policies_possible(config, &absent, tell_warning, (void *)(uintptr_t)path, &err);
 
     if (absent)
         fprintf(stderr, "%s: warning: there is no %.*s here, so its policies were not looked at\n", path,

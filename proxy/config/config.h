@@ -97,8 +97,11 @@ struct ep_config *ep_config_parse(struct ep_str text, const char *name, struct e
 /* Reads the file, at most 4 MiB. A file that can't be read is a problem like any other. */
 struct ep_config *ep_config_load(const char *path, struct ep_problems *problems);
 /* Loads the policies and asks whether they can meet what they are about on the listeners. False with err, which names
- * file and line. *absent: the directory isn't there (on this machine), and nothing was asked. */
-bool ep_config_policies_possible(const struct ep_config *config, bool *absent, struct ep_error *err);
+ * file and line. *absent: the directory isn't there (on this machine), and nothing was asked. `warn` is told what is not
+ * wrong and yet to be looked at. */
+typedef void ep_policy_warn(void *user, const char *text);
+bool ep_config_policies_possible(const struct ep_config *config, bool *absent, ep_policy_warn *warn, void *user,
+                                 struct ep_error *err);
 /* Reads what a parsed configuration names and is judged with: the constitution's text. Takes the reference; NULL when
  * there is an error in `problems`. */
 struct ep_config *ep_config_complete(struct ep_config *c, struct ep_problems *problems);

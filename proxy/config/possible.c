@@ -49,7 +49,7 @@ static bool is_there(struct ep_str path)
     return there;
 }
 
-bool ep_config_policies_possible(const struct ep_config *c, bool *absent, struct ep_error *err)
+bool ep_config_policies_possible(const struct ep_config *c, bool *absent, ep_policy_warn *warn, void *user, struct ep_error *err)
 {
     const struct ep_listener_config *l = c->listeners.v;
     struct ep_policy_place *v;
@@ -63,7 +63,7 @@ bool ep_config_policies_possible(const struct ep_config *c, bool *absent, struct
     for (size_t i = 0; i < c->listeners.n; i++)
         if (has_policies(&l[i]))
             v[n++] = (struct ep_policy_place){&l[i], ep_listener_direction(&l[i]), is_opaque(c, &l[i])};
-    good = ep_policy_directory_possible(&c->policies, v, n, err);
+    good = ep_policy_directory_possible(&c->policies, v, n, warn, user, err);
     free(v);
     return good;
 }

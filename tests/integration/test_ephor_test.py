@@ -137,6 +137,62 @@ def test_the_library_and_the_ready_policies_pass(tmp_path):
     assert told.returncode == 0, told.stdout
 
 
+CODES = '''return require "ephor.policy" {
+  name = "codes", match = { protocol = "openai" },
+  event = function(e)
+    if e.text and e.text:find("launch code", 1, true) then return e:deny("no codes") end
+    e:redact { "ssn" }
+  end,
+}
+'''
+STREAM = '''local t = require "ephor.test"
+t.policy "codes"
+local function say(text) return { choices = { { index = 0, delta = { content = text } } } } end
+local function stream(...)
+  return t.stream { call = { protocol = "openai", method = "chat/completions", model = "m" }, events = { ... } }
+end
+t.case("over a border", function()
+  local d = stream(say "my SSN is 555-", say "12-3456.", "[DONE]")
+  t.allowed(d)
+  t.equal(d.said.text, "my SSN is [ssn].")
+  t.equal(d.events[3].data, "[DONE]")
+end)
+t.case("stopped", function()
+  local d = stream(say "the launch ", say "code is")
+  t.denied(d, "no codes")
+  t.ok(d.events[2].refusal and d.events[2].json.error)
+end)
+'''
+
+
+def test_streams_are_played_and_policies_of_streams_alone_are_warned_of(ephor, h1_server, directory):
+    (directory / "tools.lua").unlink()
+    (directory / "tools_test.lua").unlink()
+    (directory / "codes.lua").write_text(CODES)
+    (directory / "codes_test.lua").write_text(STREAM)
+    told = run("--coverage", directory)
+    assert told.returncode == 0 and "# coverage codes (codes.lua): 8 of 8 lines, 100.0%" in told.stdout, told.stdout
+    (directory / "codes_test.lua").write_text(STREAM.replace("[ssn]", "555-12-3456"))
+    told = run(directory)
+    assert told.returncode == 1
+    assert '# codes_test.lua:9: expected "my SSN is 555-12-3456.", got "my SSN is [ssn]."' in told.stdout.splitlines()
+
+    (directory / "codes_test.lua").write_text(STREAM)
+    proxy = ephor(config(h1_server().port, cluster={"protocol": "http/1.1"},
+                         policies={"directory": str(directory), "require_tests": True}))
+    warning = "codes.lua:1: policy 'codes': it has an event and no reply, so it sees nothing of an answer that comes whole, as those of openai may"
+    assert warning in proxy.log
+    checked = subprocess.run([proxy.binary, "check", proxy.path], capture_output=True, text=True, timeout=50)
+    assert checked.returncode == 0 and f"warning: {warning}" in checked.stderr
+    (directory / "codes_test.lua").write_text('local t = require "ephor.test"\nt.policy "codes"\n'
+                                              't.case("a call alone", function() t.allowed(t.call { protocol = "openai" }) end)\n')
+    checked = subprocess.run([proxy.binary, "check", proxy.path], capture_output=True, text=True, timeout=50)
+    assert checked.returncode == 1 and "'codes' has no passing test of its event (t.stream)" in checked.stderr
+    (directory / "codes.lua").write_text(CODES.replace('"openai"', '"grpc"'))
+    checked = subprocess.run([proxy.binary, "check", proxy.path], capture_output=True, text=True, timeout=50)
+    assert checked.returncode == 1 and "the protocol that it matches (grpc) are never server-sent events" in checked.stderr
+
+
 def test_required_tests_keep_untested_policies_out(ephor, h1_server, directory):
     server = h1_server()
     settings = config(server.port, cluster={"protocol": "http/1.1"},

@@ -327,9 +327,115 @@ static void test_required_tests(void **state)
     assert_non_null(strstr(why, "q.lua:1: 'q' has no passing test"));
     file(p, "q.lua", "return require('ephor.policy') { name = 'q', mode = 'off', call = function() end }");
     assert_true(pass(p, why));
+    file(p, "q.lua", "return require('ephor.policy') { name = 'q', event = function(e) end, reply = function(r) end }");
+    assert_false(pass(p, why));
+    assert_non_null(strstr(why, "'q' has no passing test of its reply (t.reply)"));
+    file(p, "q_test.lua", "local t = require 'ephor.test'\nt.policy 'q'\nt.case('r', function() t.call {} t.allowed(t.reply {}) end)\n");
+    assert_false(pass(p, why));
+    assert_non_null(strstr(why, "'q' has no passing test of its event (t.stream)"));
+    file(p, "q_test.lua", "local t = require 'ephor.test'\nt.policy 'q'\n"
+                          "t.case('s', function() t.allowed(t.stream { events = { 'x' } }) end)\n");
+    assert_true(pass(p, why)); /* its reply sees the head */
     file(p, "q.lua", "return 5");
     assert_false(pass(p, why));
     assert_non_null(strstr(why, "q.lua:1: a policy file must return"));
+}
+
+/* A chunk of OpenAI's chat completions that goes on with the text; in the cases as say(text). */
+#define SAY                                                                                                            \
+    "local function say(text, more) local d = { content = text } return { choices = { { index = 0, delta = d, finish_reason = more } } } end\n" \
+    "local call = { protocol = 'openai', method = 'chat/completions', model = 'm' }\n"
+
+static void test_streams_are_played_event_by_event(void **state)
+{
+    struct play *p = *state;
+
+    file(p, "p.lua",
+         POLICY "match = { protocol = { 'openai', 'mcp', 'http', 'a2a' } },\n"
+                "reply = function(r) r:redact { 'ssn' } end,\n"
+                "event = function(e) if e.text and e.text:find('launch code', 1, true) then return e:deny('no codes', {code = 'x.y'}) end end }");
+    file(p, "p_test.lua",
+         CASE SAY
+         "t.case('over the border of two events', function()\n"
+         "  local d = t.stream { call = call, events = { say 'my SSN is 555-', say '12-', say '3456, ok', say('.', 'stop'), '[DONE]' } }\n"
+         "  t.allowed(d) t.equal(d.said.text, 'my SSN is [ssn], ok.') t.ok(d.matched and d.policy == 'p' and not d.cut)\n"
+         "  t.equal(#d.events, 5) t.equal(d.events[5].data, '[DONE]') t.ok(not d.events[5].changed)\n"
+         "  t.equal(d.events[1].json.choices[1].delta.content, 'my SSN is ') t.ok(d.events[1].changed and d.events[1].from == 1)\n"
+         "end)\n"
+         "t.case('what was held back gets an event of its own', function()\n"
+         "  local d = t.stream { call = call, events = { say 'it is 555-12', '[DONE]' } }\n"
+         "  t.equal(d.said.text, 'it is 555-12') t.equal(#d.events, 3)\n"
+         "  t.ok(d.events[2].from == nil and d.events[2].changed and d.events[3].from == 2)\n"
+         "  d = t.stream { call = call, events = { say 'it is 555-12' } }\n"
+         "  t.equal(d.said.text, 'it is 555-12') t.ok(d.events[2].from == nil, 'at the end of the stream too')\n"
+         "end)\n"
+         "t.case('a denial stops it', function()\n"
+         "  local d = t.stream { call = call, events = { say 'the launch ', say 'code is', say 'not told' } }\n"
+         "  t.denied(d, 'no codes') t.equal(d.code, 'x.y') t.equal(d.said.text, 'the launch ')\n"
+         "  t.equal(#d.events, 2) t.ok(d.events[2].refusal and not d.events[1].refusal and not d.cut)\n"
+         "  t.ok(d.events[2].json.error.message:find('no codes', 1, true), d.events[2].data)\n"
+         "end)\n"
+         "t.case('a protocol without such an event is cut', function()\n"
+         "  local d = t.stream { call = { protocol = 'http' }, events = { 'the launch code' } }\n"
+         "  t.denied(d) t.ok(d.cut and #d.events == 0)\n"
+         "end)\n"
+         "t.case('mcp and a2a answer in their own words', function()\n"
+         "  local function result(id, text) return { jsonrpc = '2.0', id = id, result = { content = { { type = 'text', text = text } } } } end\n"
+         "  local d = t.stream { call = { protocol = 'mcp', method = 'tools/call', tool = 'x', id = 'seven' }, events = {\n"
+         "    { name = 'message', id = '1', data = result('seven', 'the launch code') } } }\n"
+         "  t.denied(d) t.equal(d.events[1].json.id, 'seven') t.equal(d.events[1].json.result.isError, true)\n"
+         "  d = t.stream { call = { protocol = 'a2a', method = 'message/stream', id = '7' }, events = { result(7, 'the launch code') } }\n"
+         "  t.denied(d) t.ok(d.events[1].refusal and d.events[1].json.error)\n"
+         "  d = t.stream { call = { protocol = 'mcp', method = 'tools/call', tool = 'x' }, events = { { name = 'message', id = '1', data = result(1, 'SSN\\n555-12-3456') } } }\n"
+         "  t.allowed(d) t.equal(d.events[1].name, 'message') t.equal(d.events[1].id, '1')\n"
+         "  t.equal(d.events[1].json.result.content[1].text, 'SSN\\n[ssn]')\n"
+         "end)\n"
+         "t.case('what does not match passes as it is', function()\n"
+         "  local d = t.stream { call = { protocol = 'anthropic' }, events = { 'a\\nlaunch code', 'b' } }\n"
+         "  t.allowed(d) t.ok(not d.matched and d.policy == nil) t.equal(#d.events, 2)\n"
+         "  t.equal(d.events[1].data, 'a\\nlaunch code') t.ok(not d.events[1].changed and d.events[2].from == 2)\n"
+         "end)\n"
+         "t.case('what can not be seen', function()\n"
+         "  local d = t.stream { call = call, headers = { ['content-encoding'] = 'gzip' }, events = { say 'x' } }\n"
+         "  t.denied(d, 'encoding') t.ok(d.blind and d.code == 'policy.blind')\n"
+         "end)\n"
+         "t.case('slips', function()\n"
+         "  t.raises(function() t.stream { call = call } end, 'events = ')\n"
+         "  t.raises(function() t.stream { call = call, events = { { dta = 'x' } } } end, \"no 'dta'\")\n"
+         "  t.raises(function() t.stream { call = call, events = { { name = 'a\\nb', data = 'x' } } } end, 'one line')\n"
+         "  t.raises(function() t.stream { call = call, events = { 5 } } end, 'not a number')\n"
+         "  t.raises(function() t.stream { call = call, status = 500, events = {} } end, 't.reply')\n"
+         "  t.raises(function() t.stream { call = call, event = {} } end, \"did you mean 'events'\")\n"
+         "end)\n");
+    if (RUN(p, .directory = NULL) != 0)
+        fail_msg("%s", p->text);
+}
+
+static void test_streams_of_calls_that_are_refused(void **state)
+{
+    struct play *p = *state;
+
+    file(p, "a.lua", "return require('ephor.policy') { name = 'a', call = function(c) if c.model == 'bad' then return c:deny('no model') end end }");
+    file(p, "p.lua", POLICY "reply = function(r) if r.headers['x-no'] then return r:deny('no reply') end end,\n"
+                            "event = function(e) error('boom') end }");
+    file(p, "p_test.lua",
+         "local t = require 'ephor.test'\n" SAY
+         "t.case('by the call', function()\n"
+         "  local d = t.stream { call = { protocol = 'openai', model = 'bad' }, events = { say 'x' } }\n"
+         "  t.denied(d, 'no model') t.equal(d.policy, 'a') t.equal(#d.events, 0)\n"
+         "end)\n"
+         "t.case('by the head', function()\n"
+         "  local d = t.stream { call = call, headers = { ['x-no'] = '1' }, events = { say 'x' } }\n"
+         "  t.denied(d, 'no reply') t.equal(d.policy, 'p') t.equal(d.said.text, '')\n"
+         "end)\n"
+         "t.case('an error ends it', function()\n"
+         "  local d = t.stream { call = call, events = { say 'x' } }\n"
+         "  t.denied(d) t.equal(d.decision, 'error') t.ok(d.error:find('boom', 1, true)) t.ok(d.events[1].refusal)\n"
+         "end)\n"
+         "t.policy 'a'\n"
+         "t.case('one policy alone', function() t.allowed(t.stream { call = call, events = { say 'x' } }) end)\n");
+    if (RUN(p, .directory = NULL) != 0)
+        fail_msg("%s", p->text);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -349,6 +455,8 @@ int main(void)
         TEST(test_coverage_of_odd_code),
         TEST(test_junit),
         TEST(test_required_tests),
+        TEST(test_streams_are_played_event_by_event),
+        TEST(test_streams_of_calls_that_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

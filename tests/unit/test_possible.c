@@ -16,6 +16,11 @@ static bool loads(struct play *p, const char *text, struct ep_error *err)
     return set != NULL;
 }
 
+static void note(void *warnings, const char *text)
+{
+    snprintf(warnings, 1024, "%s", text);
+}
+
 #define HEAD "local policy = require 'ephor.policy'\nreturn policy { name = 'p',\n"
 
 static void test_fields_of_protocols(void **state)
@@ -150,16 +155,51 @@ static void test_places(void **state)
         {"match = {direction = 'outbound', tool = 'x'}", true, NULL},
     };
     struct play *p = *state;
-    char text[512];
+    char text[512], warnings[1024] = "";
 
     for (size_t i = 0; i < EP_COUNT(rows); i++) {
         const struct ep_policy_place *v = rows[i].tcp_only ? tcp : some;
         struct ep_error err = {""};
         snprintf(text, sizeof text, HEAD "%s, call = function(c) end }", rows[i].keys);
         play_file(p, "a.lua", text);
-        bool good = ep_policy_directory_possible(&p->policies, v, rows[i].tcp_only ? 1 : 3, &err);
+        bool good = ep_policy_directory_possible(&p->policies, v, rows[i].tcp_only ? 1 : 3, note, warnings, &err);
         if (good != !rows[i].error || (!good && (!strstr(err.text, rows[i].error) || !strstr(err.text, "a.lua:2: policy 'p'"))))
             fail_msg("%s: %s", rows[i].keys, good ? "good" : err.text);
+    }
+}
+
+static void test_who_sees_streams_alone_is_warned_of(void **state)
+{
+    static const struct {
+        const char *keys, *says;
+        bool refused;
+    } rows[] = {
+        {"match = {protocol = 'openai'}, event = f", "a.lua:3: policy 'p': it has an event and no reply, so it sees nothing of an answer "
+                                                     "that comes whole, as those of openai may", false},
+        {"event = f", "as those of mcp, a2a, openai, anthropic, acgs2, http may", false},
+        {"match = {protocol = {'grpc', 'mcp'}, method = 'tools/call'}, event = f", "as those of mcp may", false},
+        {"match = {protocol = 'a2a', method = {'message/stream', 'tasks/resubscribe'}}, event = f", NULL, false},
+        {"match = {protocol = 'a2a', method = {'message/*'}}, event = f", "as those of a2a may", false},
+        {"event = f, reply = f", NULL, false},
+        {"event = f, mode = 'off'", NULL, false},
+        {"call = f", NULL, false},
+        {"match = {protocol = {'grpc', 'tcp'}}, event = f", "calls of the protocol that it matches (grpc, tcp) are never server-sent events", true},
+        {"match = {protocol = 'grpc'}, event = f, reply = f", "(grpc) are never server-sent events", true},
+    };
+    const struct ep_listener_config inbound = {.name = EP_STR_INIT("inbound")};
+    const struct ep_policy_place v = {&inbound, EP_INBOUND, false};
+    struct play *p = *state;
+    char text[512];
+
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        char warnings[1024] = "";
+        struct ep_error err = {""};
+        snprintf(text, sizeof text, "local function f() end\n" HEAD "%s }", rows[i].keys);
+        play_file(p, "a.lua", text);
+        bool good = ep_policy_directory_possible(&p->policies, &v, 1, note, warnings, &err);
+        const char *said = rows[i].refused ? err.text : warnings;
+        if (good == rows[i].refused || (rows[i].says ? !strstr(said, rows[i].says) : *said != 0))
+            fail_msg("%s: %s", rows[i].keys, said);
     }
 }
 
@@ -170,6 +210,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_what_functions_read, play_setup, play_teardown),
         cmocka_unit_test(test_broken_text_is_no_matter),
         cmocka_unit_test_setup_teardown(test_places, play_setup, play_teardown),
+        cmocka_unit_test_setup_teardown(test_who_sees_streams_alone_is_warned_of, play_setup, play_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
