@@ -1,4 +1,4 @@
-/* What policies can do to a call beside refusing it: route it, count, remember. wait.c has what waits, redact.c bodies. */
+/* What policies can do to a call beside refusing it: route it, count, remember, tag. wait.c has what waits, redact.c bodies. */
 #include <math.h>
 
 #include "filter/chain.h"
@@ -224,6 +224,39 @@ int ep_policy_count(lua_State *L)
     report(ep_lua_of(L), &change);
     lua_pushinteger(L, sum);
     return 1;
+}
+
+/* --- tags --- */
+
+const struct ep_tag *ep_stream_tag_find(const struct ep_stream *s, struct ep_str space, struct ep_str key)
+{
+    for (const struct ep_tag *t = s->tags; t; t = t->next)
+        if (ep_str_eq(t->key, key) && ep_str_eq(t->space, space))
+            return t;
+    return NULL;
+}
+
+bool ep_stream_tag(struct ep_stream *s, struct ep_str space, struct ep_str key, struct ep_str value)
+{
+    struct ep_tag **end = &s->tags;
+    unsigned n = 0;
+
+    for (; *end && !(ep_str_eq((*end)->key, key) && ep_str_eq((*end)->space, space)); n++)
+        end = &(*end)->next;
+    if (!*end) {
+        if (n == EP_TAGS_MAX)
+            return false;
+        *end = EP_ARENA_NEW(&s->arena, struct ep_tag);
+        (*end)->space = ep_arena_str(&s->arena, space);
+        (*end)->key = ep_arena_str(&s->arena, key);
+    }
+    if (value.n > (*end)->room) { /* once an event: a long stream may not grow by it */
+        (*end)->room = EP_MAX(value.n, 2 * (*end)->room);
+        (*end)->value.p = ep_arena_alloc(&s->arena, (*end)->room);
+    }
+    memcpy((char *)(uintptr_t)(*end)->value.p, value.p, value.n);
+    (*end)->value.n = value.n;
+    return true;
 }
 
 /* --- redact --- */

@@ -42,6 +42,9 @@ static void on_read(struct ep_policy_object *o, enum ep_policy_read kind, struct
         f->unsure |= ep_str_casestarts(name, EP_STR("mcp-"));
         break;
     case EP_POLICY_READ_HEADERS:
+    case EP_POLICY_READ_REQUEST_HEADER: /* there is no reply yet */
+    case EP_POLICY_READ_REQUEST_HEADERS:
+    case EP_POLICY_READ_ANSWER:
     case EP_POLICY_READ_WORLD:
         f->unsure = true;
         break;
@@ -69,6 +72,7 @@ static bool denies(struct ep_policy_set *set, struct ep_policy *p, struct ep_str
     o->waits = 0;
     o->delayed_ns = 0;
     o->http = NULL;
+    o->hearing = NULL;
     o->redactions = NULL;
     o->on_read = on_read;
     o->reader = f;

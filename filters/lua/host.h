@@ -155,6 +155,7 @@ struct ep_lua {
     struct ep_list policy_sets;
     struct ep_policy_set *loading; /* whose files are being run */
     void *test;                    /* of `ephor test`; NULL in the proxy */
+    lua_CFunction test_native;     /* makes ephor.native.test, when there is a test */
     uint64_t test_wall_ns;         /* its clock, which stands still until a test moves it; 0: the world's */
     lua_Hook on_line;              /* its coverage; NULL: lines are nobody's concern */
     void *lines;                   /* what on_line fills */

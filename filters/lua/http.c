@@ -99,8 +99,36 @@ static struct ep_str read_body(lua_State *L, struct ep_reply_header *v, size_t *
 
 /* --- the answer --- */
 
-static void push_headers(lua_State *L, const struct ep_headers *h)
+/* Of a replay: headers that look like secrets are not in a record. Who looks for one that isn't there is noted. */
+static int absent_header(lua_State *L)
 {
+    if (lua_type(L, 2) == LUA_TSTRING)
+        ep_policy_reads(ep_lua_of(L)->object, EP_POLICY_READ_ANSWER, ep_lua_check_str(L, 2));
+    lua_pushnil(L);
+    return 1;
+}
+
+static int next_header(lua_State *L)
+{
+    lua_settop(L, 2);
+    if (lua_next(L, 1))
+        return 2;
+    lua_pushnil(L);
+    return 1;
+}
+
+static int all_headers(lua_State *L)
+{
+    ep_policy_reads(ep_lua_of(L)->object, EP_POLICY_READ_ANSWER, EP_STR(""));
+    lua_pushcfunction(L, next_header);
+    lua_pushvalue(L, 1);
+    return 2;
+}
+
+static void push_headers(lua_State *L, const struct ep_policy_object *o, const struct ep_headers *h)
+{
+    static const luaL_Reg noting[] = {{"__index", absent_header}, {"__pairs", all_headers}, {NULL, NULL}};
+
     lua_createtable(L, 0, (int)h->n);
     for (uint32_t i = 0; i < h->n; i++) {
         if (h->v[i].name.n && h->v[i].name.p[0] == ':')
@@ -109,6 +137,29 @@ static void push_headers(lua_State *L, const struct ep_headers *h)
         ep_lua_push_header(L, h, h->v[i].name);
         lua_rawset(L, -3);
     }
+    if (EP_LIKELY(!o->on_read))
+        return;
+    if (luaL_newmetatable(L, "ephor.policy.answer"))
+        luaL_setfuncs(L, noting, 0);
+    lua_setmetatable(L, -2);
+}
+
+static int push_answer(lua_State *L, struct ep_policy_object *o, const struct ep_http_call_reply *r)
+{
+    if (r->failure) {
+        lua_pushnil(L);
+        lua_pushstring(L, r->failure);
+        return 2;
+    }
+    ep_lua_charge(L, 100 + r->body.n / 64);
+    lua_createtable(L, 0, 3);
+    lua_pushinteger(L, (lua_Integer)r->status);
+    lua_setfield(L, -2, "status");
+    ep_lua_push(L, r->body);
+    lua_setfield(L, -2, "body");
+    push_headers(L, o, r->headers);
+    lua_setfield(L, -2, "headers");
+    return 1;
 }
 
 static int answered(lua_State *L, int status, lua_KContext context)
@@ -121,20 +172,21 @@ static int answered(lua_State *L, int status, lua_KContext context)
     o->http_reply = NULL;
     if (!r)
         return luaL_error(L, "http: resumed without an answer");
-    if (r->failure) {
-        lua_pushnil(L);
-        lua_pushstring(L, r->failure);
-        return 2;
-    }
-    ep_lua_charge(L, 100 + r->body.n / 64);
-    lua_createtable(L, 0, 3);
-    lua_pushinteger(L, (lua_Integer)r->status);
-    lua_setfield(L, -2, "status");
-    ep_lua_push(L, r->body);
-    lua_setfield(L, -2, "body");
-    push_headers(L, r->headers);
-    lua_setfield(L, -2, "headers");
-    return 1;
+    if (EP_UNLIKELY(o->http_token != NULL))
+        o->hearing->answered(o->hearing, o->http_token, o->policy, r);
+    o->http_token = NULL;
+    return push_answer(L, o, r);
+}
+
+/* `ephor test --record`: what was answered then. */
+static int of_record(lua_State *L, struct ep_policy_object *o, struct ep_str cluster, const struct ep_http_call_request *q)
+{
+    struct ep_http_call_reply r;
+
+    o->waits++;
+    if (!o->hearing->answer(o->hearing, o->policy, cluster, q, &r))
+        return luaL_error(L, "http: the record has no answer to this");
+    return push_answer(L, o, &r);
 }
 
 /* `ephor test`: what the test gave by t.http answers. */
@@ -154,6 +206,7 @@ int ep_policy_http(lua_State *L)
     struct ep_http_call_request q = {.view = o->s->view, .owner = o->policy->name, .reply_bytes = REPLY_BYTES_MAX};
     struct ep_error err;
     struct ep_str cluster;
+    bool replay;
 
     luaL_checktype(L, 2, LUA_TTABLE);
     ep_policy_reads(o, EP_POLICY_READ_WORLD, EP_STR("http"));
@@ -164,11 +217,12 @@ int ep_policy_http(lua_State *L)
     cluster = text(L, "cluster", (struct ep_str){NULL, 0});
     if (!cluster.n)
         return luaL_error(L, "http: which cluster?");
-    if (ep_lua_of(L)->test)
+    replay = o->hearing && o->hearing->answer;
+    if (ep_lua_of(L)->test && !replay)
         return of_test(L);
     ep_policy_wait_check(L, o, "http");
-    q.cluster = ep_http_call_cluster(q.view, cluster);
-    if (!q.cluster)
+    q.cluster = replay ? NULL : ep_http_call_cluster(q.view, cluster);
+    if (!q.cluster && !replay)
         return luaL_error(L, "http: there is no cluster '%s' for HTTP", cluster.p);
     q.headers = headers;
     q.n_headers = read_headers(L, headers);
@@ -181,11 +235,14 @@ int ep_policy_http(lua_State *L)
         q.timeout_ns = ep_policy_duration(L, lua_gettop(L));
     if (q.timeout_ns == 0 || q.timeout_ns > TIMEOUT_MAX_NS)
         return luaL_error(L, "http: a timeout is more than 0s and at most 30s");
+    if (replay)
+        return of_record(L, o, cluster, &q);
     q.done = on_done;
     q.user = o;
     o->http = ep_http_call_start(&q, &err);
     if (!o->http)
         return luaL_error(L, "http: %s", err.text);
+    o->http_token = o->hearing && o->hearing->asked ? o->hearing->asked(o->hearing, cluster, &q) : NULL;
     o->wait = EP_POLICY_WAIT_HTTP;
     o->waits++;
     return lua_yieldk(L, 0, 0, answered);

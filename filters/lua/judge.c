@@ -346,6 +346,7 @@ static void run(struct ep_policy_set *set, struct ep_policy *p, struct ep_stream
     o->waits = 0;
     o->delayed_ns = 0;
     o->http = NULL;
+    o->hearing = set->hearing;
     o->redactions = reply ? (struct ep_redaction *)(uintptr_t)reply->rules : NULL; /* more are put in front */
     lua_rawgeti(L, LUA_REGISTRYINDEX, functions[phase]);
     lua_rawgeti(L, LUA_REGISTRYINDEX, o->ref);

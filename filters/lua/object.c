@@ -29,39 +29,6 @@ static const struct ep_headers *table_of(const struct proxy *p)
     return p->request || p->o->phase == EP_POLICY_CALL ? &p->o->s->request.headers : &p->o->s->response.headers;
 }
 
-/* --- tags --- */
-
-const struct ep_tag *ep_stream_tag_find(const struct ep_stream *s, struct ep_str space, struct ep_str key)
-{
-    for (const struct ep_tag *t = s->tags; t; t = t->next)
-        if (ep_str_eq(t->key, key) && ep_str_eq(t->space, space))
-            return t;
-    return NULL;
-}
-
-bool ep_stream_tag(struct ep_stream *s, struct ep_str space, struct ep_str key, struct ep_str value)
-{
-    struct ep_tag **end = &s->tags;
-    unsigned n = 0;
-
-    for (; *end && !(ep_str_eq((*end)->key, key) && ep_str_eq((*end)->space, space)); n++)
-        end = &(*end)->next;
-    if (!*end) {
-        if (n == EP_TAGS_MAX)
-            return false;
-        *end = EP_ARENA_NEW(&s->arena, struct ep_tag);
-        (*end)->space = ep_arena_str(&s->arena, space);
-        (*end)->key = ep_arena_str(&s->arena, key);
-    }
-    if (value.n > (*end)->room) { /* once an event: a long stream may not grow by it */
-        (*end)->room = EP_MAX(value.n, 2 * (*end)->room);
-        (*end)->value.p = ep_arena_alloc(&s->arena, (*end)->room);
-    }
-    memcpy((char *)(uintptr_t)(*end)->value.p, value.p, value.n);
-    (*end)->value.n = value.n;
-    return true;
-}
-
 /* --- methods --- */
 
 static unsigned check_status(lua_State *L, int index)
@@ -469,12 +436,18 @@ static struct proxy *check_proxy(lua_State *L)
     return p;
 }
 
+/* … of another message than the one that is judged. */
+static bool of_request(const struct proxy *p)
+{
+    return p->request && p->o->phase != EP_POLICY_CALL;
+}
+
 static int headers_index(lua_State *L)
 {
     struct proxy *p = check_proxy(L);
     struct ep_str name = ep_lua_check_str(L, 2);
 
-    ep_policy_reads(p->o, EP_POLICY_READ_HEADER, name);
+    ep_policy_reads(p->o, of_request(p) ? EP_POLICY_READ_REQUEST_HEADER : EP_POLICY_READ_HEADER, name);
     ep_lua_push_header(L, table_of(p), name);
     return 1;
 }
@@ -505,7 +478,9 @@ static int headers_next(lua_State *L)
 
 static int headers_pairs(lua_State *L)
 {
-    ep_policy_reads(check_proxy(L)->o, EP_POLICY_READ_HEADERS, EP_STR("headers"));
+    const struct proxy *p = check_proxy(L);
+
+    ep_policy_reads(p->o, of_request(p) ? EP_POLICY_READ_REQUEST_HEADERS : EP_POLICY_READ_HEADERS, EP_STR("headers"));
     lua_pushvalue(L, 1);
     lua_pushinteger(L, 0);
     lua_pushcclosure(L, headers_next, 2);
@@ -639,7 +614,7 @@ int ep_policy_native(lua_State *L)
     ep_lua_text_native(L);
     lua_setfield(L, -2, "text");
     if (ep_lua_of(L)->test) {
-        ep_policy_test_native(L);
+        ep_lua_of(L)->test_native(L);
         lua_setfield(L, -2, "test");
     }
     return 1;

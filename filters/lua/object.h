@@ -12,8 +12,11 @@
 /* What a policy looks at, for a replay. */
 enum ep_policy_read {
     EP_POLICY_READ_FIELD,   /* name: of the field */
-    EP_POLICY_READ_HEADER,  /* name: of the header */
+    EP_POLICY_READ_HEADER,  /* name: of the header, of the message that is judged */
     EP_POLICY_READ_HEADERS, /* all of them */
+    EP_POLICY_READ_REQUEST_HEADER, /* the same of the request's, while its reply is judged */
+    EP_POLICY_READ_REQUEST_HEADERS,
+    EP_POLICY_READ_ANSWER, /* name: of a header of an answer to c:http that has none such; empty: all of them */
     EP_POLICY_READ_WORLD,   /* name: of the method whose result hangs on more than the request */
 };
 struct ep_policy_object;
@@ -43,6 +46,8 @@ struct ep_policy_object {
     struct ep_policy_wait *waiting;               /* while it waits */
     struct ep_http_call *http;                    /* under way */
     const struct ep_http_call_reply *http_reply; /* while the policy goes on with it */
+    struct ep_policy_hearing *hearing; /* NULL: nobody hears */
+    void *http_token;                  /* of who hears, for the answer */
     struct ep_redaction *redactions; /* asked for; done when the policy has run */
     int ref;
     struct ep_list node; /* of the host's idle ones */
@@ -128,8 +133,6 @@ int ep_policy_native(lua_State *L);
 
 /* policy.c: function policy(table), and its class. */
 int ep_policy_define(lua_State *L);
-/* policy_test.c: pushes what lua/ephor/test.lua needs. */
-int ep_policy_test_native(lua_State *L);
 
 #define EP_TAGS_MAX 128u
 /* The stream's tag of that name, set or replaced; value is JSON. All copied into the arena. False: it has too many. */

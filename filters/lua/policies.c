@@ -184,13 +184,11 @@ static enum going take_call(struct ep_policy_set *set, struct ep_stream *s, stru
         count(set, true, state->failed);
     if (!v->wait)
         ep_policy_heard(state->hearing, p, EP_POLICY_CALL, state->number, v);
-    if (EP_UNLIKELY(state->record && v->refuse))
-        ep_record_end(set->recorder, state->record);
     return take(set, s, state, state->call, v, calls_woken);
 }
 
 /* From state->at and state->call on. */
-static enum going judge_calls(struct ep_policy_set *set, struct ep_stream *s, struct state *state, uint64_t now)
+static enum going ask_calls(struct ep_policy_set *set, struct ep_stream *s, struct state *state, uint64_t now)
 {
     struct ep_call *c = state->call;
     unsigned number = state->number;
@@ -211,12 +209,20 @@ static enum going judge_calls(struct ep_policy_set *set, struct ep_stream *s, st
             ep_policy_heard(state->hearing, set->v[i], EP_POLICY_CALL, number, &v);
         }
     }
-    if (EP_UNLIKELY(state->record != NULL))
-        ep_record_end(set->recorder, state->record);
     count(set, false, state->failed);
     if (set->replies || set->events)
         ask_for_plain_events(set, s, state);
     return PASSED;
+}
+
+static enum going judge_calls(struct ep_policy_set *set, struct ep_stream *s, struct state *state, uint64_t now)
+{
+    enum going going;
+
+    set->hearing = state->hearing;
+    going = ask_calls(set, s, state, now);
+    set->hearing = NULL;
+    return going;
 }
 
 static void calls_woken(struct ep_policy_wait *w)
@@ -248,11 +254,12 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
     (void)end;
     if (!set || set->n == 0)
         return EP_NEXT;
-    state->hearing = set->hearing;
-    if (EP_UNLIKELY(set->recorder != NULL))
+    if (EP_UNLIKELY(set->recorder != NULL)) {
         state->record = ep_record_begin(set->recorder, s);
-    if (EP_UNLIKELY(state->record != NULL))
-        state->hearing = ep_record_hearing(state->record);
+        state->hearing = state->record ? ep_record_hearing(state->record) : NULL;
+    } else {
+        state->hearing = set->hearing;
+    }
     state->at = 0;
     state->call = &s->call;
     return steps[judge_calls(set, s, state, ep_clock_ns())];
@@ -316,7 +323,7 @@ static void remember(struct ep_stream *s, struct state *state, struct ep_policy 
 }
 
 /* From state->at on. */
-static enum going judge_replies(struct ep_policy_set *set, struct ep_stream *s, struct state *state, uint64_t now)
+static enum going ask_replies(struct ep_policy_set *set, struct ep_stream *s, struct state *state, uint64_t now)
 {
     struct ep_policy_verdict v;
 
@@ -336,6 +343,16 @@ static enum going judge_replies(struct ep_policy_set *set, struct ep_stream *s, 
         }
     }
     return PASSED;
+}
+
+static enum going judge_replies(struct ep_policy_set *set, struct ep_stream *s, struct state *state, uint64_t now)
+{
+    enum going going;
+
+    set->hearing = state->hearing;
+    going = ask_replies(set, s, state, now);
+    set->hearing = NULL;
+    return going;
 }
 
 /* What is to be redacted is, or its policy is blind to it. */
@@ -442,8 +459,14 @@ static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end
     struct ep_policy_set *set = ep_filter_data(s);
     struct state *state = state_;
 
+    if (EP_UNLIKELY(state->record && !s->local_reply && !s->refused)) {
+        ep_record_reply(state->record, s);
+        if (end)
+            ep_record_body(state->record, NULL, true);
+    }
     if (!set || !(set->replies || (set->events && s->live)) || s->local_reply || s->refused) {
-        ep_stream_leave_response_body(s);
+        if (!state->record)
+            ep_stream_leave_response_body(s);
         return EP_NEXT;
     }
     state->at = 0;
@@ -490,12 +513,16 @@ static enum ep_step response_body(struct ep_stream *s, void *state_, struct ep_b
     struct state *state = state_;
     enum buffering why = state->buffering;
 
+    if (EP_UNLIKELY(state->record != NULL))
+        ep_record_body(state->record, b, end);
     if (EP_UNLIKELY(state->watch != NULL))
         return watch_body(s, state, b, end);
     if (why == NOT || !end)
         return EP_NEXT;
     state->buffering = NOT;
     read_body(s, &state->reply, b);
+    if (EP_UNLIKELY(state->record && state->reply.whole && ep_headers_find_id(&s->response.headers, EP_HDR_CONTENT_ENCODING)))
+        ep_record_decoded(state->record, state->reply.body);
     if (why == TO_REDACT)
         return steps[redact_pending(set, s, state)];
     return replies_judged(set, s, state, judge_replies(set, s, state, ep_clock_ns()));
@@ -509,6 +536,9 @@ static void finish(struct ep_stream *s, void *state_)
     if (EP_UNLIKELY(state->wait != NULL))
         ep_policy_wait_drop(state->wait);
     state->wait = NULL;
+    if (EP_UNLIKELY(state->record != NULL))
+        ep_record_end(state->record);
+    state->record = NULL;
     ep_policy_watch_free(state->watch);
     state->watch = NULL;
 }

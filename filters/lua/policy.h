@@ -154,7 +154,7 @@ struct ep_policy_set {
     uint32_t fields;  /* bit: some `match` or `needs` names it */
     uint64_t covered[EP_POLICY_ROUTES]; /* hashes of the names of the routes that coverage is of */
     struct ep_recorder *recorder; /* record.h; NULL: nothing is recorded */
-    struct ep_policy_hearing *hearing; /* of a test's or a replay's streams; NULL: nobody hears */
+    struct ep_policy_hearing *hearing; /* of the stream that is judged now; a test or a replay gives its own before a stream's first step */
 };
 
 /* --- coverage: coverage.c --- */
@@ -210,6 +210,8 @@ void ep_policy_add_statistics(struct ep_policy *p, struct ep_stats *stats);
 
 struct ep_policy_wait;
 struct ep_redaction;
+struct ep_http_call_request;
+struct ep_http_call_reply;
 
 enum ep_policy_phase { EP_POLICY_CALL, EP_POLICY_REPLY, EP_POLICY_EVENT };
 
@@ -242,6 +244,12 @@ struct ep_policy_reply {
 struct ep_policy_hearing {
     void (*decided)(struct ep_policy_hearing *h, const struct ep_policy *p, enum ep_policy_phase phase, unsigned call,
                     const struct ep_policy_verdict *v);
+    /* A policy asks by c:http, and is answered: `token` is what asked() returned. Each may be NULL. */
+    void *(*asked)(struct ep_policy_hearing *h, struct ep_str cluster, const struct ep_http_call_request *q);
+    void (*answered)(struct ep_policy_hearing *h, void *token, const struct ep_policy *p, const struct ep_http_call_reply *reply);
+    /* Of a replay: answers in the network's place. False: it can't, and the policy fails. */
+    bool (*answer)(struct ep_policy_hearing *h, const struct ep_policy *p, struct ep_str cluster,
+                   const struct ep_http_call_request *q, struct ep_http_call_reply *out);
 };
 static inline void ep_policy_heard(struct ep_policy_hearing *h, const struct ep_policy *p, enum ep_policy_phase phase,
                                    unsigned call, const struct ep_policy_verdict *v)

@@ -142,6 +142,47 @@ static void test_file(struct ep_tests *t, const char *file)
         luaL_unref(l->L, LUA_REGISTRYINDEX, t->cases[i].ref);
 }
 
+/* --- ephor.native.test --- */
+
+static int add_case(lua_State *L)
+{
+    struct ep_tests *t = ep_tests_of(L);
+    struct ep_str name = ep_lua_check_str(L, 1);
+    int line = 0;
+    lua_Debug ar;
+
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    if (lua_getstack(L, 2, &ar) && lua_getinfo(L, "l", &ar)) /* 1 is t.case */
+        line = ar.currentline;
+    lua_settop(L, 2);
+    int ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    ep_tests_add_case(t, name, line, ref);
+    return 0;
+}
+
+/* expected(text): an expectation is not met, and the error that follows will say this. */
+static int expected(lua_State *L)
+{
+    struct ep_tests *t = ep_tests_of(L);
+
+    t->expected = ep_arena_str(&t->arena, ep_lua_check_str(L, 1));
+    return 0;
+}
+
+/* What lua/ephor/test.lua needs. */
+static int push_native(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"call", ep_test_call},       {"reply", ep_test_reply},         {"stream", ep_test_events},
+        {"find", ep_test_find},       {"case", add_case},
+        {"expected", expected},       {"clock", ep_test_clock},         {"set_clock", ep_test_set_clock},
+        {"advance", ep_test_advance}, {"http", ep_test_http}, {NULL, NULL},
+    };
+
+    luaL_newlib(L, functions);
+    return 1;
+}
+
 /* --- all of them --- */
 
 static void tests_init(struct ep_tests *t, struct ep_worker *w, const char *directory)
@@ -195,6 +236,7 @@ static bool tests_load(struct ep_tests *t, const struct ep_policies_config *conf
     if (!t->set)
         return false;
     t->set->budget.time_ns = POLICY_TIME;
+    l->test_native = push_native;
     l->test = t; /* only now: a policy must not find ephor.test, which isn't there in the proxy */
     return true;
 }
@@ -439,44 +481,4 @@ bool ep_policy_bundle_tests_pass(const struct ep_policies_config *config, struct
     free(t);
     free(w);
     return good;
-}
-
-/* --- ephor.native.test --- */
-
-static int add_case(lua_State *L)
-{
-    struct ep_tests *t = ep_tests_of(L);
-    struct ep_str name = ep_lua_check_str(L, 1);
-    int line = 0;
-    lua_Debug ar;
-
-    luaL_checktype(L, 2, LUA_TFUNCTION);
-    if (lua_getstack(L, 2, &ar) && lua_getinfo(L, "l", &ar)) /* 1 is t.case */
-        line = ar.currentline;
-    lua_settop(L, 2);
-    int ref = luaL_ref(L, LUA_REGISTRYINDEX);
-    ep_tests_add_case(t, name, line, ref);
-    return 0;
-}
-
-/* expected(text): an expectation is not met, and the error that follows will say this. */
-static int expected(lua_State *L)
-{
-    struct ep_tests *t = ep_tests_of(L);
-
-    t->expected = ep_arena_str(&t->arena, ep_lua_check_str(L, 1));
-    return 0;
-}
-
-int ep_policy_test_native(lua_State *L)
-{
-    static const luaL_Reg functions[] = {
-        {"call", ep_test_call},       {"reply", ep_test_reply},         {"stream", ep_test_events},
-        {"find", ep_test_find},       {"case", add_case},
-        {"expected", expected},       {"clock", ep_test_clock},         {"set_clock", ep_test_set_clock},
-        {"advance", ep_test_advance}, {"http", ep_test_http}, {NULL, NULL},
-    };
-
-    luaL_newlib(L, functions);
-    return 1;
 }

@@ -19,7 +19,7 @@ struct ep_policy_test_options {
 };
 
 /* 0: good; 1: a test fails, a policy doesn't load, lines are not covered, a decision differs; 3: a file or directory
- * can't be read or written. */
+ * can't be read or written; 4: no decision differs, but some can't be replayed (with fail_on_difference). */
 int ep_policy_test(const struct ep_policy_test_options *o);
 
 /* Whether a configuration asks for that. */

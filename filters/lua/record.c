@@ -7,8 +7,11 @@
 #include <unistd.h>
 
 #include "filter/chain.h"
+#include "http_call.h"
+#include "lua/record_line.h"
 
-#define FLUSH_BYTES (64u * 1024u) /* without waiting for the end of the turn */
+#define FLUSH_BYTES   (64u * 1024u) /* without waiting for the end of the turn */
+#define ANSWERS_BYTES (4 * EP_RECORD_FIELD_MAX) /* of one request; further ones are without their bodies */
 
 struct ep_recorder {
     struct ep_worker *worker;
@@ -18,7 +21,8 @@ struct ep_recorder {
     int fd;
     bool full;  /* the limit is reached, or writing fails: said once */
     bool torn;  /* a line was written in part */
-    struct ep_json lines, scratch, lost;
+    struct ep_json lines;
+    struct ep_record_line line; /* while a piece of a record is made */
     size_t n_lines;
     struct ep_task flush;
     uint64_t *written, *dropped; /* NULL without statistics */
@@ -28,6 +32,7 @@ struct ep_recorder {
 struct decision {
     struct decision *next;
     const struct ep_policy *policy;
+    enum ep_policy_phase phase;
     unsigned call;
     bool matched;
     enum ep_policy_decision decision;
@@ -35,11 +40,24 @@ struct decision {
     struct ep_str reason;
 };
 
+struct asked {
+    struct asked *next;
+    struct ep_record_question question;
+    struct ep_str text; /* of the whole, as JSON, when it was answered */
+};
+
 struct ep_record {
     struct ep_policy_hearing hearing;
+    struct ep_recorder *recorder;
     struct ep_arena *arena;
     struct ep_str head; /* all of the line before `decisions` */
     struct decision *first, **last;
+    struct asked *answers, **last_answer;
+    size_t answers_bytes;
+    struct ep_str reply; /* its head as JSON; empty: there was none */
+    struct ep_str body;  /* of the reply */
+    size_t body_room;
+    bool decoded, cut, whole; /* the body: not as it came; longer than it may be; seen to its end */
 };
 
 /* --- the file --- */
@@ -131,8 +149,7 @@ struct ep_recorder *ep_recorder_new(const struct ep_policies_config *policies, s
     r->fd = fd;
     r->path = path;
     ep_json_init(&r->lines);
-    ep_json_init(&r->scratch);
-    ep_json_init(&r->lost);
+    ep_record_line_init(&r->line);
     ep_task_init(&r->flush, on_turn_end);
     if (w->stats) {
         r->written = ep_stats_cell(w->stats, EP_METRIC_POLICY_RECORDS, EP_LABELS(EP_STR("written")));
@@ -150,274 +167,76 @@ void ep_recorder_free(struct ep_recorder *r)
         ep_list_remove(&r->flush.node);
     close(r->fd);
     ep_json_fini(&r->lines);
-    ep_json_fini(&r->scratch);
-    ep_json_fini(&r->lost);
+    ep_record_line_fini(&r->line);
     free(r->path);
     free(r);
 }
 
-/* --- what is secret --- */
+/* --- a request --- */
 
-static bool secret(struct ep_str name)
+/* Of a reply and its events the first that was not good stands for all: there may be thousands. */
+static struct decision *decision_of(struct ep_record *rec, const struct ep_policy *p, enum ep_policy_phase phase)
 {
-    static const char *const parts[] = {"auth",   "token",   "secret",  "passw",  "credential", "apikey",
-                                        "api-key", "api_key", "session", "cookie", "signature",  "private"};
-    static const char *const names[] = {"key", "code", "sig", "pwd"};
-    char lower[64];
-    size_t n = EP_MIN(name.n, sizeof lower);
+    struct decision *d;
 
-    for (size_t i = 0; i < n; i++)
-        lower[i] = ep_lower(name.p[i]);
-    if (name.n > sizeof lower)
-        return true; /* whatever that is */
-    for (size_t i = 0; i < EP_COUNT(names); i++)
-        if (ep_str_eq(ep_str_n(lower, n), ep_str(names[i])))
-            return true;
-    for (size_t i = 0; i < EP_COUNT(parts); i++)
-        if (ep_str_search(ep_str_n(lower, n), ep_str(parts[i])) >= 0)
-            return true;
-    return false;
-}
-
-static void lose(struct ep_recorder *r, struct ep_str prefix, struct ep_str name, const char *why)
-{
-    char key[160];
-
-    snprintf(key, sizeof key, "%.*s%.*s", (int)EP_MIN(prefix.n, 16u), prefix.p, (int)EP_MIN(name.n, 128u), name.p);
-    ep_json_kstr(&r->lost, key, ep_str(why));
-}
-
-static bool utf8(struct ep_str s)
-{
-    for (size_t i = 0, n; i < s.n; i += n)
-        if ((n = ep_utf8_length(s.p + i, s.n - i)) == 0)
-            return false;
-    return true;
-}
-
-/* --- the head of a line --- */
-
-static void field(struct ep_recorder *r, const char *key, struct ep_str value)
-{
-    struct ep_json *j = &r->scratch;
-
-    if (!value.n)
-        return;
-    if (value.n > EP_RECORD_FIELD_MAX) {
-        lose(r, EP_STR(""), ep_str(key), "cut");
-        value.n = EP_RECORD_FIELD_MAX;
-    } else if (!utf8(value)) {
-        lose(r, EP_STR(""), ep_str(key), "encoding");
-    }
-    ep_json_kstr(j, key, value);
-}
-
-static void session(struct ep_recorder *r, struct ep_str value)
-{
-    if (!value.n)
-        return;
-    lose(r, EP_STR(""), EP_STR("session"), "masked");
-    ep_json_kstr(&r->scratch, "session", EP_STR("***"));
-}
-
-/* The path with the values of its secret parameters masked. */
-static void path(struct ep_recorder *r, struct ep_stream *s)
-{
-    struct ep_str full = ep_stream_path(s), rest, part;
-    ptrdiff_t mark = ep_str_find(full, '?', 0);
-    bool masked = false;
-    char *out, *end;
-
-    if (mark < 0) {
-        field(r, "path", full);
-        return;
-    }
-    out = end = ep_arena_alloc(&s->arena, full.n * 4 + 8); /* an empty value becomes three bytes */
-    memcpy(end, full.p, (size_t)mark + 1);
-    end += mark + 1;
-    for (rest = ep_str_n(full.p + mark + 1, full.n - (size_t)mark - 1); rest.n > 0;) {
-        ptrdiff_t amp = ep_str_find(rest, '&', 0);
-        part = amp < 0 ? rest : ep_str_n(rest.p, (size_t)amp);
-        ptrdiff_t equals = ep_str_find(part, '=', 0);
-        if (equals >= 0 && secret(ep_str_n(part.p, (size_t)equals))) {
-            masked = true;
-            memcpy(end, part.p, (size_t)equals + 1);
-            memcpy(end + equals + 1, "***", 3);
-            end += equals + 4;
-        } else {
-            memcpy(end, part.p, part.n);
-            end += part.n;
-        }
-        rest = amp < 0 ? ep_str_n(rest.p, 0) : ep_str_n(rest.p + amp + 1, rest.n - (size_t)amp - 1);
-        if (amp >= 0)
-            *end++ = '&';
-    }
-    if (masked)
-        lose(r, EP_STR(""), EP_STR("path"), "masked");
-    field(r, "path", ep_str_n(out, (size_t)(end - out)));
-}
-
-static void headers(struct ep_recorder *r, const struct ep_headers *h)
-{
-    struct ep_json *j = &r->scratch;
-
-    ep_json_key(j, "headers");
-    ep_json_array(j);
-    for (uint32_t i = 0; i < h->n; i++) {
-        struct ep_str name = h->v[i].name, value = h->v[i].value;
-        uint16_t id = h->v[i].id;
-        if (id == EP_HDR_METHOD || id == EP_HDR_AUTHORITY || id == EP_HDR_PATH)
-            continue;
-        if (secret(name)) {
-            lose(r, EP_STR("headers."), name, "masked");
-            value = EP_STR("***");
-        } else if (!utf8(value)) {
-            lose(r, EP_STR("headers."), name, "encoding");
-        }
-        ep_json_array(j);
-        ep_json_str(j, name);
-        ep_json_str(j, value);
-        ep_json_array_end(j);
-    }
-    ep_json_array_end(j);
-}
-
-static void names(struct ep_json *j, const char *key, const struct ep_model_names *v)
-{
-    ep_json_key(j, key);
-    ep_json_array(j);
-    for (unsigned i = 0; i < v->n; i++)
-        ep_json_str(j, v->v[i]);
-    ep_json_array_end(j);
-}
-
-/* What a language model is asked: as policies see it, since a replay has no scanner. */
-static void asked(struct ep_recorder *r, const struct ep_call *c, struct ep_arena *arena)
-{
-    struct ep_model_request *m = c->to_model;
-    struct ep_json *j = &r->scratch;
-    const unsigned *media;
-
-    if (!m)
-        return;
-    media = ep_model_media(m, arena);
-    field(r, "prompt", ep_model_prompt(m, arena));
-    field(r, "max_tokens", m->max_tokens);
-    field(r, "n", m->choices);
-    field(r, "user", m->user);
-    field(r, "previous", m->previous);
-    if (m->background)
-        ep_json_kbool(j, "background", true);
-    names(j, "tools", ep_model_tools(m, arena));
-    names(j, "servers", ep_model_servers(m, arena));
-    ep_json_key(j, "media");
-    ep_json_object(j);
-    for (int i = 0; i < EP_MODEL_MEDIA; i++)
-        if (media[i])
-            ep_json_kuint(j, ep_model_media_name((enum ep_model_media)i), media[i]);
-    ep_json_object_end(j);
-}
-
-static void call(struct ep_recorder *r, const struct ep_call *c, struct ep_arena *arena)
-{
-    static const char *const visible[] = {"full", "headers", "none"};
-    struct ep_json *j = &r->scratch;
-
-    field(r, "protocol", c->protocol);
-    field(r, "version", c->version);
-    field(r, "method", c->method);
-    field(r, "service", c->service);
-    field(r, "tool", c->tool);
-    field(r, "uri", c->uri);
-    field(r, "prompt", c->prompt_name);
-    field(r, "model", c->model);
-    field(r, "agent", c->agent);
-    field(r, "task", c->task);
-    session(r, c->session);
-    field(r, "tenant", c->tenant);
-    field(r, "id", c->id_text.n ? c->id_text : c->id_raw);
-    field(r, "arguments", c->arguments);
-    field(r, "body", c->body);
-    asked(r, c, arena);
-    field(r, "recipient", c->recipient);
-    field(r, "conversation", c->conversation);
-    field(r, "hash", c->hash);
-    field(r, "claimed_tenant", c->claimed_tenant);
-    field(r, "context", c->context);
-    field(r, "parts", c->parts);
-    field(r, "priority", c->priority);
-    field(r, "impact", c->impact);
-    if (c->stream)
-        ep_json_kbool(j, "stream", true);
-    if (c->notification)
-        ep_json_kbool(j, "notification", true);
-    if (c->visible != EP_VISIBLE_FULL)
-        ep_json_kstr(j, "visible", ep_str(visible[c->visible]));
-    if (c->blind != EP_BLIND_NOT)
-        ep_json_kstr(j, "blind", ep_str(ep_blind_reason_name(c->blind)));
-}
-
-/* Without the stream's noting it: a policy may yet change what it hangs on. */
-static const struct ep_route *route_of(struct ep_stream *s)
-{
-    bool known = s->route_known;
-    const struct ep_route *before = s->route, *route = ep_stream_route(s);
-
-    s->route_known = known;
-    s->route = before;
-    return route;
-}
-
-static void request(struct ep_recorder *r, struct ep_stream *s)
-{
-    struct ep_json *j = &r->scratch;
-    const struct ep_route *route = route_of(s);
-
-    ep_json_key(j, "request");
-    ep_json_object(j);
-    ep_json_kstr(j, "http_method", ep_stream_method(s));
-    ep_json_kstr(j, "host", ep_stream_authority(s));
-    path(r, s);
-    ep_json_kstr(j, "direction", s->direction == EP_OUTBOUND ? EP_STR("outbound") : EP_STR("inbound"));
-    if (s->chain && s->chain->config)
-        ep_json_kstr(j, "listener", s->chain->config->name);
-    if (route) {
-        ep_json_kstr(j, "route", route->name);
-        ep_json_kstr(j, "cluster", route->config->cluster);
-    }
-    if (s->peer_id.n) {
-        ep_json_key(j, "peer");
-        ep_json_object(j);
-        ep_json_kstr(j, "id", s->peer_id);
-        ep_json_object_end(j);
-    }
-    headers(r, &s->request.headers);
-    call(r, &s->call, &s->arena);
-    if (s->call.batch) {
-        ep_json_key(j, "batch");
-        ep_json_array(j);
-        for (const struct ep_call *c = s->call.next; c; c = c->next) {
-            ep_json_object(j);
-            call(r, c, &s->arena);
-            ep_json_object_end(j);
-        }
-        ep_json_array_end(j);
-    }
-    ep_json_object_end(j);
+    for (d = rec->first; phase != EP_POLICY_CALL && d; d = d->next)
+        if (d->policy == p && d->phase == phase)
+            return d->decision == EP_POLICY_ALLOW ? d : NULL;
+    d = EP_ARENA_NEW(rec->arena, struct decision);
+    *rec->last = d;
+    rec->last = &d->next;
+    return d;
 }
 
 static void on_decided(struct ep_policy_hearing *h, const struct ep_policy *p, enum ep_policy_phase phase, unsigned number,
                        const struct ep_policy_verdict *v)
 {
-    struct ep_record *rec = EP_CONTAINER(h, struct ep_record, hearing);
-    struct decision *d;
+    struct decision *d = decision_of(EP_CONTAINER(h, struct ep_record, hearing), p, phase);
 
-    if (phase != EP_POLICY_CALL)
-        return;
-    d = EP_ARENA_NEW(rec->arena, struct decision);
-    *d = (struct decision){NULL, p, number, v->matched, v->decision, v->code, v->reason};
-    *rec->last = d;
-    rec->last = &d->next;
+    if (d)
+        *d = (struct decision){d->next, p, phase, number, v->matched || phase != EP_POLICY_CALL, v->decision, v->code, v->reason};
+}
+
+static void *on_asked(struct ep_policy_hearing *h, struct ep_str cluster, const struct ep_http_call_request *q)
+{
+    struct ep_record *rec = EP_CONTAINER(h, struct ep_record, hearing);
+    struct asked *a = EP_ARENA_NEW(rec->arena, struct asked);
+
+    ep_record_question(rec->arena, cluster, q, &a->question);
+    return a;
+}
+
+static void on_answered(struct ep_policy_hearing *h, void *token, const struct ep_policy *p,
+                        const struct ep_http_call_reply *reply)
+{
+    struct ep_record *rec = EP_CONTAINER(h, struct ep_record, hearing);
+    struct ep_record_line *line = &rec->recorder->line;
+    struct ep_json *j = &line->text;
+    struct asked *a = token;
+
+    ep_record_line_begin(line);
+    ep_json_kstr(j, "policy", p->name);
+    ep_json_kstr(j, "cluster", a->question.cluster);
+    ep_json_kstr(j, "method", a->question.method);
+    ep_json_kstr(j, "host", a->question.host);
+    ep_json_kstr(j, "path", a->question.path);
+    ep_json_kstr(j, "digest", ep_str_n(a->question.digest, sizeof a->question.digest));
+    if (reply->failure) {
+        ep_json_kstr(j, "failure", ep_str(reply->failure));
+    } else {
+        ep_json_kuint(j, "status", reply->status);
+        ep_record_headers(line, reply->headers);
+        rec->answers_bytes += EP_MIN(reply->body.n, EP_RECORD_FIELD_MAX);
+        if (rec->answers_bytes > ANSWERS_BYTES)
+            ep_json_kstr(&line->lost, "body", EP_STR("cut"));
+        else
+            ep_record_field(line, "body", reply->body);
+    }
+    ep_record_line_lost(line);
+    ep_json_object_end(j);
+    a->text = ep_arena_str(rec->arena, ep_json_text(j));
+    *rec->last_answer = a;
+    rec->last_answer = &a->next;
 }
 
 struct ep_policy_hearing *ep_record_hearing(struct ep_record *rec)
@@ -427,7 +246,7 @@ struct ep_policy_hearing *ep_record_hearing(struct ep_record *rec)
 
 struct ep_record *ep_record_begin(struct ep_recorder *r, struct ep_stream *s)
 {
-    struct ep_json *j = &r->scratch;
+    struct ep_json *j = &r->line.text;
     struct ep_record *rec;
 
     if (r->sample < 1 && ep_rng_unit(&s->worker->rng) >= r->sample)
@@ -436,35 +255,83 @@ struct ep_record *ep_record_begin(struct ep_recorder *r, struct ep_stream *s)
         count(r->dropped, 1);
         return NULL;
     }
-    ep_json_reset(j);
-    ep_json_reset(&r->lost);
-    ep_json_object(&r->lost);
-    ep_json_object(j);
+    ep_record_line_begin(&r->line);
     ep_json_kuint(j, "v", 1);
     if (r->shadow)
         ep_json_kstr(j, "mode", EP_STR("shadow"));
     ep_json_key(j, "now");
     ep_json_raw(j, ep_arena_printf(&s->arena, "%.6f", (double)ep_clock_wall_ns() / 1e9));
-    request(r, s);
-    ep_json_object_end(&r->lost);
-    ep_json_key(j, "lost");
-    ep_json_raw(j, ep_json_text(&r->lost));
+    ep_record_request(&r->line, s);
+    ep_record_line_lost(&r->line);
     if (j->n > EP_RECORD_LINE_MAX) {
         count(r->dropped, 1);
         return NULL;
     }
     rec = EP_ARENA_NEW(&s->arena, struct ep_record);
-    rec->hearing.decided = on_decided;
+    rec->hearing = (struct ep_policy_hearing){.decided = on_decided, .asked = on_asked, .answered = on_answered};
+    rec->recorder = r;
     rec->arena = &s->arena;
     rec->head = ep_arena_str(&s->arena, ep_json_text(j));
     rec->last = &rec->first;
+    rec->last_answer = &rec->answers;
     return rec;
 }
 
-/* --- the decisions --- */
+/* --- its reply --- */
+
+void ep_record_reply(struct ep_record *rec, struct ep_stream *s)
+{
+    struct ep_record_line *line = &rec->recorder->line;
+
+    ep_record_line_begin(line);
+    ep_json_kuint(&line->text, "status", s->status);
+    ep_record_headers(line, &s->response.headers);
+    ep_record_line_lost(line);
+    ep_json_object_end(&line->text);
+    rec->reply = ep_arena_str(rec->arena, ep_json_text(&line->text));
+}
+
+static void keep(struct ep_record *rec, const void *p, size_t n)
+{
+    size_t some = EP_MIN(n, EP_RECORD_FIELD_MAX - rec->body.n);
+    char *room;
+
+    rec->cut |= some < n;
+    if (some > rec->body_room - rec->body.n) {
+        rec->body_room = EP_MIN(EP_MAX(2 * rec->body_room, rec->body.n + some), EP_RECORD_FIELD_MAX);
+        room = ep_arena_alloc(rec->arena, rec->body_room);
+        if (rec->body.n)
+            memcpy(room, rec->body.p, rec->body.n);
+        rec->body.p = room;
+    }
+    if (some)
+        memcpy((char *)(uintptr_t)rec->body.p + rec->body.n, p, some);
+    rec->body.n += some;
+}
+
+void ep_record_body(struct ep_record *rec, struct ep_body *b, bool end)
+{
+    rec->whole |= end;
+    for (uint32_t i = 0; b && i < b->count && !rec->decoded && !rec->cut; i++) {
+        const struct ep_slice *slice = ep_body_at(b, i);
+        keep(rec, slice->p, slice->n);
+    }
+}
+
+void ep_record_decoded(struct ep_record *rec, struct ep_str body)
+{
+    rec->body.n = 0;
+    rec->cut = false;
+    rec->decoded = true;
+    keep(rec, body.p, body.n);
+}
+
+/* --- the end of it --- */
 
 static void decisions(struct ep_json *j, const struct decision *d, bool matched)
 {
+    static const char *const phases[] = {[EP_POLICY_REPLY] = "reply", [EP_POLICY_EVENT] = "event"};
+
     for (; d; d = d->next) {
         if (d->matched != matched)
             continue;
@@ -475,7 +342,10 @@ static void decisions(struct ep_json *j, const struct decision *d, bool matched)
         }
         ep_json_object(j);
         ep_json_kstr(j, "policy", d->policy->name);
-        ep_json_kuint(j, "call", d->call);
+        if (d->phase != EP_POLICY_CALL)
+            ep_json_kstr(j, "phase", ep_str(phases[d->phase]));
+        else
+            ep_json_kuint(j, "call", d->call);
         ep_json_kstr(j, "decision", ep_str(ep_policy_decision_name(d->decision)));
         if (d->code)
             ep_json_kstr(j, "code", ep_str(d->code));
@@ -485,21 +355,54 @@ static void decisions(struct ep_json *j, const struct decision *d, bool matched)
     }
 }
 
-void ep_record_end(struct ep_recorder *r, struct ep_record *rec)
+static void reply(struct ep_record_line *line, const struct ep_record *rec)
 {
-    struct ep_json *j = &r->scratch;
+    struct ep_json *j = &line->text;
 
-    ep_json_reset(j);
+    ep_json_key(j, "reply");
+    if (!rec->reply.n) {
+        ep_json_null(j);
+        return;
+    }
     ep_json_object(j);
-    ep_json_key(j, "decisions");
-    ep_json_array(j);
-    decisions(j, rec->first, true);
-    ep_json_array_end(j);
-    ep_json_key(j, "unmatched");
-    ep_json_array(j);
-    decisions(j, rec->first, false);
-    ep_json_array_end(j);
+    ep_json_key(j, "head");
+    ep_json_raw(j, rec->reply);
+    ep_record_field(line, "body", rec->body);
+    if (rec->cut || !rec->whole)
+        ep_json_kstr(&line->lost, "body", EP_STR("cut"));
+    if (rec->decoded)
+        ep_json_kbool(j, "decoded", true);
+    ep_record_line_lost(line);
     ep_json_object_end(j);
+}
+
+static void list(struct ep_json *j, const char *key, const struct ep_record *rec, bool matched)
+{
+    ep_json_key(j, key);
+    ep_json_array(j);
+    decisions(j, rec->first, matched);
+    ep_json_array_end(j);
+}
+
+void ep_record_end(struct ep_record *rec)
+{
+    struct ep_recorder *r = rec->recorder;
+    struct ep_json *j = &r->line.text;
+
+    ep_record_line_begin(&r->line);
+    list(j, "decisions", rec, true);
+    list(j, "unmatched", rec, false);
+    ep_json_key(j, "http");
+    ep_json_array(j);
+    for (const struct asked *a = rec->answers; a; a = a->next)
+        ep_json_raw(j, a->text);
+    ep_json_array_end(j);
+    reply(&r->line, rec);
+    ep_json_object_end(j);
+    if (rec->head.n + j->n > EP_RECORD_LINE_MAX) {
+        count(r->dropped, 1);
+        return;
+    }
     r->lines.has_member = 0;
     ep_json_raw(&r->lines, rec->head);
     r->lines.has_member = 0;

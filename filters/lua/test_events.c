@@ -60,16 +60,18 @@ static struct ep_str data_of(lua_State *L, int index, struct ep_arena *arena)
     return s;
 }
 
-/* A text is the data; a table has name, data and id. */
+/* A table with `data` has name, data and id; any other, or a text, is the data itself. */
 static struct given read_event(lua_State *L, int index, struct ep_arena *arena)
 {
     static const char *const keys[] = {"name", "data", "id"};
     struct given g = {.name = {NULL, 0}};
 
-    if (lua_type(L, index) != LUA_TTABLE) {
+    if (lua_type(L, index) != LUA_TTABLE || lua_getfield(L, index, "data") == LUA_TNIL) {
+        lua_settop(L, index);
         g.data = data_of(L, index, arena);
         return g;
     }
+    lua_settop(L, index);
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
         struct ep_str key = lua_type(L, -2) == LUA_TSTRING ? ep_lua_check_str(L, -2) : EP_STR("");
         bool known = false;

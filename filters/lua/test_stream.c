@@ -61,7 +61,7 @@ static void read_header_map(lua_State *L, int map, struct ep_headers *h)
     }
 }
 
-static void read_headers(lua_State *L, int table, struct ep_headers *h)
+void ep_test_read_headers(lua_State *L, int table, struct ep_headers *h)
 {
     if (lua_getfield(L, table, "headers") == LUA_TTABLE) {
         int top = lua_gettop(L);
@@ -218,7 +218,7 @@ void ep_test_stream_read(lua_State *L, int table, struct ep_test_stream *f)
     if (!no_host)
         ep_headers_add_id(h, EP_HDR_AUTHORITY, or_else(ep_test_text(L, table, "host", arena), EP_STR("localhost")));
     ep_headers_add_id(h, EP_HDR_PATH, or_else(ep_test_text(L, table, "path", arena), EP_STR("/")));
-    read_headers(L, table, h);
+    ep_test_read_headers(L, table, h);
     read_call(L, table, &f->s.call, arena);
     read_batch(L, table, &f->s.call, arena);
     f->listener.name = or_else(ep_test_text(L, table, "listener", arena), EP_STR("inbound"));
@@ -336,17 +336,23 @@ int ep_test_call(lua_State *L)
     return 1;
 }
 
+void ep_test_read_head(lua_State *L, int table, struct ep_test_stream *f)
+{
+    lua_getfield(L, table, "status");
+    f->s.status = (unsigned)luaL_optinteger(L, -1, 200);
+    ep_headers_add_id(&f->s.response.headers, EP_HDR_STATUS, ep_arena_printf(&f->s.arena, "%u", f->s.status));
+    ep_test_read_headers(L, table, &f->s.response.headers);
+    lua_pop(L, 1);
+}
+
 void ep_test_read_reply(lua_State *L, int table, struct ep_test_stream *f)
 {
     luaL_checktype(L, table, LUA_TTABLE);
     ep_test_check_fields(L, table);
     if (lua_getfield(L, table, "call") == LUA_TTABLE)
         ep_test_stream_read(L, lua_gettop(L), f);
-    lua_getfield(L, table, "status");
-    f->s.status = (unsigned)luaL_optinteger(L, -1, 200);
-    ep_headers_add_id(&f->s.response.headers, EP_HDR_STATUS, ep_arena_printf(&f->s.arena, "%u", f->s.status));
-    read_headers(L, table, &f->s.response.headers);
-    lua_pop(L, 2);
+    ep_test_read_head(L, table, f);
+    lua_pop(L, 1);
 }
 
 int ep_test_reply(lua_State *L)

@@ -103,7 +103,10 @@ int ep_test_find(lua_State *L);
 /* Raises for fields that no call, reply or stream has. */
 void ep_test_check_fields(lua_State *L, int table);
 struct ep_str ep_test_text(lua_State *L, int table, const char *key, struct ep_arena *arena);
-/* status, headers and call of the table of a reply. */
+/* "headers" of a table: a map of values, or a list of pairs. Raises. */
+void ep_test_read_headers(lua_State *L, int table, struct ep_headers *h);
+/* status and headers of a response; the same and the call, of the table of a reply. */
+void ep_test_read_head(lua_State *L, int table, struct ep_test_stream *f);
 void ep_test_read_reply(lua_State *L, int table, struct ep_test_stream *f);
 /* The policy of that name; NULL: nil was given. */
 const struct ep_policy *ep_test_named(lua_State *L, const struct ep_tests *t, int index);

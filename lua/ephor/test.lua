@@ -19,7 +19,7 @@
 --                        the clock.
 -- reply(fields)          the same for a response: status, headers, body, and call = the fields of the request.
 -- stream(fields)         a reply of server-sent events, played event by event: events = a list of { name =, data = text or a
---                        table to be JSON, id = }, or just the data; headers, and call, which is judged first: an `event`
+--                        table to be JSON, id = }, or of the data alone; headers, and call, which is judged first: an `event`
 --                        is asked when its policy matched. Returns a decision as reply does, and in it
 --                        events: what the client gets, a list of { name, data, id, json (data, when it is JSON), from (which
 --                        of the given ones it is; nil: made, of what had been held back, or the refusal), changed, refusal

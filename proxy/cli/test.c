@@ -72,7 +72,7 @@ static const struct argp_option argp_options[] = {
     {"coverage-minimum", MINIMUM, "N%", 0, "fail when a policy is covered less", 0},
     {"record", RECORD, "FILE", 0,
      "run no tests: judge the requests of FILE (policies.record) anew and say which decisions differ", 0},
-    {"fail-on-difference", FAIL, NULL, 0, "with --record: status 1 when one differs", 0},
+    {"fail-on-difference", FAIL, NULL, 0, "with --record: status 1 when one differs, 4 when none does and some can't be replayed", 0},
     {0},
 };
 
@@ -82,7 +82,7 @@ static const struct argp argp = {
     .args_doc = "DIR",
     .doc = "Runs the *_test.lua beside the policies in DIR.\v"
            "Exit status: 0 all pass, 1 a test fails or a policy doesn't load, 2 wrong usage, 3 a file or directory can't "
-           "be read or written.",
+           "be read or written, 4 nothing differs and something can't be replayed.",
 };
 
 int ep_cli_test(int argc, char **argv)

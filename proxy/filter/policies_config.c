@@ -55,7 +55,7 @@ static const struct ep_field record_fields[] = {
 };
 
 static const struct ep_schema record_schema =
-    EP_SCHEMA("policies.record", "Requests and decisions kept for `ephor test --record`.", struct ep_policies_record,
+    EP_SCHEMA("policies.record", "Requests, responses and decisions kept for `ephor test --record`.", struct ep_policies_record,
               record_fields, .check = NULL);
 
 static const struct ep_field memory_fields[] = {
@@ -153,7 +153,7 @@ static const struct ep_field fields[] = {
      .type = EP_TYPE_BOOL,
      .offset = AT(require_tests),
      .preset = "false",
-     .help = "Refuse policies whose tests (*_test.lua) fail, and each policy that no passing test has judged by."},
+     .help = "Refuse policies whose tests (*_test.lua) fail, and each policy of which no passing test has run every function (call, reply, event)."},
     {.key = "stream_tail",
      .type = EP_TYPE_SIZE,
      .offset = AT(stream_tail),

@@ -389,7 +389,7 @@ static void begin(struct ep_policy_watch **w, const struct rules *r)
     ep_headers_init(&play.s.response.headers, &play.s.arena);
     play.s.call.protocol = ep_str(protocols[play.protocol].protocol);
     play.s.call.method = ep_str(protocols[play.protocol].method);
-    *w = ep_policy_watch_new(play.set, &play.s);
+    *w = ep_policy_watch_new(play.set, &play.s, NULL);
     for (unsigned i = 0; i < r->n; i++)
         ep_policy_watch_add(*w, play.set->v[r->stages[i].rules ? 1 : 0], r->stages[i].rules);
 }

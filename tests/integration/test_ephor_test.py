@@ -1,4 +1,5 @@
 """`ephor test` as people and machines use it: reports, exit codes, coverage; required tests; a record of real traffic replayed."""
+import gzip
 import json
 import os
 import stat
@@ -171,11 +172,11 @@ def test_streams_are_played_and_policies_of_streams_alone_are_warned_of(ephor, h
     (directory / "codes.lua").write_text(CODES)
     (directory / "codes_test.lua").write_text(STREAM)
     told = run("--coverage", directory)
-    assert told.returncode == 0 and "# coverage codes (codes.lua): 8 of 8 lines, 100.0%" in told.stdout, told.stdout
+    assert told.returncode == 0 and "# coverage codes (codes.lua): 5 of 5 lines, 100.0%" in told.stdout, told.stdout
     (directory / "codes_test.lua").write_text(STREAM.replace("[ssn]", "555-12-3456"))
     told = run(directory)
     assert told.returncode == 1
-    assert '# codes_test.lua:9: expected "my SSN is 555-12-3456.", got "my SSN is [ssn]."' in told.stdout.splitlines()
+    assert '# codes_test.lua:10: expected "my SSN is 555-12-3456.", got "my SSN is [ssn]."' in told.stdout.splitlines()
 
     (directory / "codes_test.lua").write_text(STREAM)
     proxy = ephor(config(h1_server().port, cluster={"protocol": "http/1.1"},
@@ -234,7 +235,7 @@ def test_a_record_of_real_traffic_is_replayed_on_a_changed_policy(ephor, h1_serv
 
     told = run("--fail-on-difference", "--record", record, directory)
     assert told.returncode == 0, told.stdout
-    assert told.stdout.splitlines()[0] == "4 requests: 4 as before, 0 differ, 0 can't be told"
+    assert told.stdout.splitlines()[0] == "4 requests: 4 as before, 0 differ, 0 can't be told, 0 not replayable"
 
     (directory / "tools.lua").write_text('''return require "ephor.policy" {
   name = "tools",
@@ -247,9 +248,99 @@ def test_a_record_of_real_traffic_is_replayed_on_a_changed_policy(ephor, h1_serv
     told = run("--fail-on-difference", "--record", record, directory)
     assert told.returncode == 1
     lines = told.stdout.splitlines()
-    assert lines[0] == "4 requests: 1 as before, 2 differ, 1 can't be told"
+    assert lines[0] == "4 requests: 1 as before, 2 differ, 1 can't be told, 0 not replayable"
     assert "  1 x tools: allow -> deny: no writing (line 3)" in lines and "  1 x tools: allow -> deny: no accents (line 4)" in lines
     assert "  1 x tools: deny -> allow: headers.authorization is not in the record as it was (masked) (line 1)" in lines
+
+
+ASKING = '''return require "ephor.policy" {
+  name = "ask",
+  call = function(c)
+    c:delay(0.05)
+    local r, why = c:http { cluster = "oracle", path = "/v1/check?token=hidden&who=" .. c.headers["x-who"], json = { path = c.path } }
+    if not r then return c:deny("nobody answers: " .. why) end
+    if r.status ~= 200 then return c:deny(r.body) end
+  end,
+  needs_reply = { "body" },
+  reply = function(r)
+    local answer = r:http { cluster = "oracle", path = "/v1/reply" }
+    if answer.headers["x-says"] ~= "well" or r.body:find("poison", 1, true) then return r:deny("no poison") end
+  end,
+}
+'''
+
+
+def test_a_record_has_the_replies_and_what_was_asked(ephor, h1_server, directory, tmp_path):
+    def oracle(wire, request):
+        if "who=bad" in request.path:
+            wire.send(wire1.answer(b"the oracle says no", "403 Forbidden"))
+        else:
+            wire.send(wire1.answer(b"yes", headers="X-Says: well\r\nSet-Cookie: hidden=1\r\n"))
+
+    def app(wire, request):
+        if request.path == "/zip":
+            wire.send(wire1.answer(gzip.compress(b"zipped poison"), headers="Content-Type: text/plain\r\nContent-Encoding: gzip\r\n"))
+        else:
+            wire.send(wire1.answer(b"poison" if request.path == "/poison" else b"bread", headers="Content-Type: text/plain\r\n"))
+    record = tmp_path / "record.jsonl"
+    asked, server = h1_server(oracle), h1_server(app)
+    (directory / "tools.lua").unlink()
+    (directory / "ask.lua").write_text(ASKING)
+    c = config(server.port, cluster={"protocol": "http/1.1"},
+               policies={"directory": str(directory), "record": {"file": str(record), "sample": "100%"}})
+    c["clusters"].append({"name": "oracle", "endpoints": [f"127.0.0.1:{asked.port}"], "protocol": "http/1.1"})
+    proxy = ephor(c)
+    assert wire1.get(proxy.port, "/bread", "X-Who: ann\r\n").status == 200
+    assert wire1.get(proxy.port, "/poison", "X-Who: ann\r\n").status == 403
+    assert wire1.get(proxy.port, "/bread", "X-Who: bad\r\n").status == 403
+    assert wire1.get(proxy.port, "/zip", "X-Who: ann\r\n").status == 403
+    lines = until(lambda: record.exists() and len(record.read_text().splitlines()) == 4 and record.read_text(), "4 lines").splitlines()
+    assert "hidden" not in "".join(lines)
+    first = json.loads(lines[0])
+    assert [(a["path"], a["status"]) for a in first["http"]] == [("/v1/check?token=***&who=ann", 200), ("/v1/reply", 200)]
+    assert first["reply"]["body"] == "bread" and json.loads(lines[3])["reply"]["decoded"] is True
+    assert json.loads(lines[2])["reply"] is None
+
+    told = run("--fail-on-difference", "--record", record, directory)
+    assert told.returncode == 0, told.stdout
+    assert told.stdout.splitlines()[0] == "4 requests: 4 as before, 0 differ, 0 can't be told, 0 not replayable"
+    assert len(asked.requests) == 7, "a replay asks nobody"
+
+    (directory / "ask.lua").write_text(ASKING.replace("poison", "bread"))
+    told = run("--fail-on-difference", "--record", record, directory)
+    assert told.returncode == 1
+    lines = told.stdout.splitlines()
+    assert lines[0] == "4 requests: 1 as before, 3 differ, 0 can't be told, 0 not replayable"
+    assert "  1 x ask, reply: allow -> deny: no bread (line 1)" in lines and "  2 x ask, reply: deny -> allow (line 2)" in lines
+
+    (directory / "ask.lua").write_text(ASKING.replace("/v1/check", "/v2/check"))
+    told = run("--fail-on-difference", "--record", record, directory)
+    assert told.returncode == 4
+    lines = told.stdout.splitlines()
+    assert lines[0] == "4 requests: 0 as before, 0 differ, 0 can't be told, 4 not replayable"
+    assert "  3 x ask: the record has no answer to POST /v2/check?token=***&who=ann of oracle (line 1)" in lines
+
+    (directory / "ask.lua").write_text(ASKING.replace('answer.headers["x-says"]', 'answer.headers["set-cookie"] and "well"'))
+    told = run("--fail-on-difference", "--record", record, directory)
+    assert "set-cookie of an answer is not in the record as it was (masked)" in told.stdout
+
+
+def test_a_record_of_a_stream_is_judged_event_by_event(ephor, h1_server, directory, tmp_path):
+    record = tmp_path / "record.jsonl"
+    server = h1_server(lambda wire, request: wire.send(wire1.answer(b"data: one\n\ndata: two\n\n", headers="Content-Type: text/event-stream\r\n")))
+    (directory / "tools.lua").unlink()
+    watch = 'return require "ephor.policy" { name = "watch", event = function(e) if e.data:find("%s") then return e:deny("not that") end end }'
+    (directory / "watch.lua").write_text(watch % "three")
+    proxy = ephor(config(server.port, cluster={"protocol": "http/1.1"},
+                         policies={"directory": str(directory), "record": {"file": str(record), "sample": "100%"}}))
+    assert wire1.get(proxy.port, "/events").body == b"data: one\n\ndata: two\n\n"
+    line = json.loads(until(lambda: record.exists() and record.read_text(), "a line"))
+    assert line["reply"]["body"] == "data: one\n\ndata: two\n\n" and line["reply"]["lost"] == {}
+    assert line["decisions"][-1] == {"policy": "watch", "phase": "event", "decision": "allow"}
+    assert run("--fail-on-difference", "--record", record, directory).returncode == 0
+    (directory / "watch.lua").write_text(watch % "two")
+    told = run("--fail-on-difference", "--record", record, directory)
+    assert told.returncode == 1 and "  1 x watch, event: allow -> deny: not that (line 1)" in told.stdout.splitlines()
 
 
 def test_a_record_goes_on_over_a_reload_and_stops_at_its_limit(ephor, h1_server, directory, tmp_path):

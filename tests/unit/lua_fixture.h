@@ -1,5 +1,6 @@
 /* For the tests of filters/lua and filters/constitution.c: a made-up stream, and stand-ins for what the chain gives to
- * filters, which note what was asked of them. */
+ * filters, which note what was asked of them. With LUA_FIXTURE_REAL there are none: for tests that also run `ephor test`, which
+ * plays streams of its own. */
 #ifndef LUA_FIXTURE_H
 #define LUA_FIXTURE_H
 
@@ -27,6 +28,7 @@ struct play {
     struct ep_policies_config policies;
     struct ep_constitution_config constitution;
     struct ep_filter_instance instance;
+    struct ep_server_listener server;
     char directory[64];
     /* what the filter did */
     unsigned refusals, replies, resumed_request, resumed_response, routes_cleared;
@@ -52,6 +54,19 @@ static inline struct play *play_of(struct ep_stream *s)
 }
 
 /* --- stand-ins --- */
+static inline void note_refusal(struct ep_stream *s, const struct ep_refusal *r)
+{
+    struct play *p = play_of(s);
+
+    p->refusals++;
+    p->refusal = *r;
+    snprintf(p->reason, sizeof p->reason, "%.*s", EP_STR_ARG(r->reason));
+    snprintf(p->code, sizeof p->code, "%s", r->code);
+}
+
+#ifdef LUA_FIXTURE_REAL
+static const struct ep_protocol silent = {.name = "silent", .refuse = note_refusal};
+#else
 
 struct ep_filter_instance *ep_filter_self(struct ep_stream *s)
 {
@@ -60,13 +75,8 @@ struct ep_filter_instance *ep_filter_self(struct ep_stream *s)
 
 void ep_stream_refuse(struct ep_stream *s, const struct ep_refusal *r)
 {
-    struct play *p = play_of(s);
-
-    p->refusals++;
-    p->refusal = *r;
     s->refused = true;
-    snprintf(p->reason, sizeof p->reason, "%.*s", EP_STR_ARG(r->reason));
-    snprintf(p->code, sizeof p->code, "%s", r->code);
+    note_refusal(s, r);
 }
 
 void ep_stream_reply(struct ep_stream *s, unsigned status, struct ep_str content_type, struct ep_str body,
@@ -172,6 +182,8 @@ const char *ep_blind_reason_name(enum ep_blind_reason r)
     return names[r];
 }
 
+#endif
+
 /* proxy/config has the real one. */
 void ep_check_error(struct ep_checker *c, const void *object, const char *key, const char *format, ...)
 {
@@ -265,6 +277,14 @@ static inline void stream_init(struct fake_stream *f, struct play *p)
     ep_body_init(&f->s.response.body);
     for (size_t i = 0; i < EP_COUNT(request); i++)
         ep_headers_add(&f->s.request.headers, ep_str(request[i][0]), ep_str(request[i][1]));
+#ifdef LUA_FIXTURE_REAL
+    p->chain.filters = &p->instance;
+    p->chain.n_filters = 1;
+    p->server.name = p->listener.name;
+    f->s.listener = &p->server;
+    f->s.protocol = &silent;
+    f->s.route_known = true;
+#endif
     f->s.peer_id = EP_STR("spiffe://cluster.local/ns/agents/sa/planner");
     f->s.call.protocol = EP_STR("mcp");
     f->s.call.method = EP_STR("tools/call");

@@ -1,6 +1,7 @@
 /* link: ep_filters */
 /* The modules in lua/ephor: their own tests, run by `ephor test` in a directory that has nothing but them. And what the
  * cryptography costs: a policy that can't pay for it is over its budget, not slow. */
+#define LUA_FIXTURE_REAL
 #include "lua_fixture.h"
 
 #include <dirent.h>

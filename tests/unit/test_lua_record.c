@@ -1,6 +1,7 @@
 /* link: ep_filters */
 /* Recording what policies were asked, and judging it again: what is masked and cut, that a line comes back as the same
  * request, and what a replay says when it can't know. */
+#define LUA_FIXTURE_REAL
 #include "lua_fixture.h"
 #include "lua/policy_test.h"
 #include "lua/record.h"
@@ -16,6 +17,7 @@ static int setup(void **state)
     ep_log_set_level(EP_LOG_OFF);
     play_init(p);
     ep_list_init(&p->worker.tasks);
+    p->listener.max_body_bytes = 1 << 20;
     *state = p;
     return 0;
 }
@@ -119,7 +121,7 @@ static void test_a_line_has_all_but_the_secrets(void **state)
     assert_contains(text, "\"lost\":{\"path\":\"masked\",\"headers.authorization\":\"masked\",\"headers.cookie\":\"masked\","
                           "\"session\":\"masked\"}");
     assert_contains(text, "\"decisions\":[{\"policy\":\"p\",\"call\":0,\"decision\":\"deny\",\"code\":\"policy.denied\","
-                          "\"reason\":\"no\"}],\"unmatched\":[]}\n");
+                          "\"reason\":\"no\"}],\"unmatched\":[],\"http\":[],\"reply\":null}\n");
     assert_int_equal(stat(r->path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
     assert_int_equal(*ep_stats_cell(p->worker.stats, EP_METRIC_POLICY_RECORDS, EP_LABELS(EP_STR("written"))), 1);
@@ -145,7 +147,7 @@ static void test_what_is_long_is_cut_and_said(void **state)
     assert_true(r->n > EP_RECORD_FIELD_MAX && r->n < EP_RECORD_FIELD_MAX + 2000);
     assert_contains(r->text, "\"lost\":{\"arguments\":\"encoding\",\"body\":\"cut\"}");
     assert_int_equal(replay(p, r, HEAD "call = function(c) if #c.body > 5 then c:tag('x', 1) end end }", true, text), 0);
-    assert_contains(text, "1 requests: 0 as before, 0 differ, 1 can't be told\n");
+    assert_contains(text, "1 requests: 0 as before, 0 differ, 1 can't be told, 0 not replayable\n");
     assert_contains(text, "  1 x p: allow -> allow: body is not in the record as it was (cut) (line 1)\n");
     free(body);
     free(r);
@@ -261,7 +263,7 @@ static void test_a_replay_sees_the_same(void **state)
     }
     written(p, r);
     assert_int_equal(replay(p, r, policy, true, text), 0);
-    assert_contains(text, "6 requests: 6 as before, 0 differ, 0 can't be told\n");
+    assert_contains(text, "6 requests: 6 as before, 0 differ, 0 can't be told, 0 not replayable\n");
     free(r);
 }
 
@@ -293,14 +295,14 @@ static void test_a_replay_says_what_differs(void **state)
                                        "  if c.tool == 'shell' then return c:deny('no shells') end end }",
                             true, text),
                      0);
-    assert_contains(text, "5 requests: 5 as before, 0 differ, 0 can't be told\n");
-    assert_contains(text, "policy p: 5 judged, 5 as before, 0 differ, 0 can't be told\n");
+    assert_contains(text, "5 requests: 5 as before, 0 differ, 0 can't be told, 0 not replayable\n");
+    assert_contains(text, "policy p: 5 judged, 5 as before, 0 differ, 0 can't be told, 0 not replayable\n");
     /* Shells pass, searches don't, writes have an error, and reads are looked at. */
     static const char changed[] = HEAD "call = function(c)\n"
                                        "  if c.tool == 'search' then return c:deny('no searches') end\n"
                                        "  if c.tool == 'write' then error('oops') end end }";
     assert_int_equal(replay(p, r, changed, false, text), 0);
-    assert_contains(text, "5 requests: 0 as before, 5 differ, 0 can't be told\n");
+    assert_contains(text, "5 requests: 0 as before, 5 differ, 0 can't be told, 0 not replayable\n");
     assert_contains(text, "3 that passed are refused now, 1 that were refused pass\n");
     assert_contains(text, "  1 x p: deny -> allow (line 1)\n");
     assert_contains(text, "  2 x p: allow -> deny: no searches (line 2)\n");
@@ -313,8 +315,132 @@ static void test_a_replay_says_what_differs(void **state)
                                        "    return c:deny('no shells') end end }",
                             true, text),
                      0);
-    assert_contains(text, "5 requests: 1 as before, 0 differ, 4 can't be told\n");
+    assert_contains(text, "5 requests: 1 as before, 0 differ, 4 can't be told, 0 not replayable\n");
     assert_contains(text, "headers.authorization is not in the record as it was (masked)");
+    free(r);
+}
+
+/* The response to a request that passed; the body in pieces of `piece` bytes when it isn't asked for whole. */
+static void respond(struct fake_stream *f, const char *type, const char *body, size_t piece)
+{
+    struct ep_headers *h = &f->s.response.headers;
+    struct ep_body *b = &f->s.response.body;
+    size_t n = strlen(body), some;
+
+    f->s.status = 200;
+    f->s.live = ep_str_eq(ep_str(type), EP_STR("text/event-stream"));
+    ep_headers_add_id(h, EP_HDR_STATUS, EP_STR("200"));
+    ep_headers_add_id(h, EP_HDR_CONTENT_TYPE, ep_str(type));
+    ep_headers_add(h, EP_STR("set-cookie"), EP_STR("hidden=1"));
+    if (ep_filter_policies.response_headers(&f->s, f->state, n == 0) == EP_BUFFER)
+        piece = n;
+    for (size_t at = 0; at < n; at += some) {
+        some = EP_MIN(piece, n - at);
+        ep_body_push_copy(b, body + at, some, &f->s.worker->slabs);
+        if (ep_filter_policies.response_body(&f->s, f->state, b, at + some == n) == EP_REPLIED)
+            return;
+        ep_body_fini(b);
+    }
+}
+
+static void record_replies(struct play *p, const char *type, const char *const *bodies, size_t n, size_t piece)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct fake_stream f;
+        stream_init(&f, p);
+        judge(&f);
+        respond(&f, type, bodies[i], piece);
+        stream_fini(&f);
+    }
+}
+
+static void test_a_replay_judges_replies(void **state)
+{
+    static const char *const bodies[] = {"{\"a\":\"fine\"}", "{\"a\":\"bad\"}", ""};
+    static const char look[] = HEAD "needs_reply = {'body'}, reply = function(r) if (r.body or ''):find('bad') then return r:deny('bad') end end }";
+    struct recorded *r = calloc(1, sizeof *r);
+    struct play *p = *state;
+    char text[8192];
+
+    start(p, r, look);
+    record_replies(p, "application/json", bodies, EP_COUNT(bodies), 4);
+    written(p, r);
+    assert_null(strstr(r->text, "hidden"));
+    assert_contains(r->text, "{\"policy\":\"p\",\"phase\":\"reply\",\"decision\":\"deny\",\"code\":\"policy.denied\",\"reason\":\"bad\"}");
+    assert_contains(r->text, "\"reply\":{\"head\":{\"status\":200,\"headers\":[[\"content-type\",\"application/json\"],"
+                             "[\"set-cookie\",\"***\"]],\"lost\":{\"headers.set-cookie\":\"masked\"}},"
+                             "\"body\":\"{\\\"a\\\":\\\"fine\\\"}\",\"lost\":{}}");
+    assert_int_equal(replay(p, r, look, true, text), 0);
+    assert_contains(text, "3 requests: 3 as before, 0 differ, 0 can't be told, 0 not replayable\n");
+    assert_contains(text, "policy p: 6 judged, 6 as before, 0 differ");
+    assert_int_equal(replay(p, r, HEAD "reply = function(r) if r.status == 200 and r.headers['content-type'] then return r:deny('none') end end }",
+                            true, text),
+                     1);
+    assert_contains(text, "  2 x p, reply: allow -> deny: none (line 1)\n");
+    assert_contains(text, "2 that passed are refused now, 0 that were refused pass\n");
+    assert_int_equal(replay(p, r, HEAD "reply = function(r) if r.headers['set-cookie'] then return r:deny('cookies') end end }", true, text), 0);
+    assert_contains(text, "headers.set-cookie is not in the record as it was (masked)");
+    /* It sees that a request's header is another's than the reply's. */
+    assert_int_equal(replay(p, r, HEAD "reply = function(r) if r.request_headers['set-cookie'] then return r:deny('x') end end }", true, text), 1);
+    assert_contains(text, "  1 x p, reply: deny -> allow (line 2)\n");
+    free(r);
+}
+
+static void test_a_replay_judges_events(void **state)
+{
+    static const char *const bodies[] = {"data: one\n\ndata: two\n\n", "data: one\n\ndata: bad\n\ndata: three\n\n"};
+    static const char look[] = HEAD "event = function(e) if e.data:find('bad') then return e:deny('bad') end end }";
+    struct recorded *r = calloc(1, sizeof *r);
+    struct play *p = *state;
+    char text[8192], *again;
+
+    start(p, r, look);
+    record_replies(p, "text/event-stream", bodies, EP_COUNT(bodies), 7);
+    written(p, r);
+    assert_contains(r->text, "{\"policy\":\"p\",\"phase\":\"event\",\"decision\":\"allow\"}");
+    assert_contains(r->text, "\"body\":\"data: one\\n\\ndata: two\\n\\n\",\"lost\":{}}");
+    assert_contains(r->text, "{\"policy\":\"p\",\"phase\":\"event\",\"decision\":\"deny\"");
+    again = strstr(r->text, "data: three"); /* it was stopped before that was seen */
+    assert_null(again);
+    assert_int_equal(replay(p, r, look, true, text), 0);
+    assert_contains(text, "2 requests: 2 as before, 0 differ");
+    assert_int_equal(replay(p, r, HEAD "event = function(e) if e.data:find('two') then return e:deny('two') end end }", true, text), 1);
+    assert_contains(text, "  1 x p, event: allow -> deny: two (line 1)\n");
+    assert_contains(text, "  1 x p, event: deny -> allow: reply.body is not in the record to its end (cut) (line 2)\n");
+    free(r);
+}
+
+static void test_what_can_not_be_replayed(void **state)
+{
+    static const char *const tools[] = {"shell", "search"};
+    struct recorded *r = calloc(1, sizeof *r);
+    struct play *p = *state;
+    char text[8192];
+
+    start(p, r, HEAD "call = function(c) if c.tool == 'shell' then return c:deny('no') end end }");
+    record_tools(p, tools, 2);
+    written(p, r);
+    assert_int_equal(replay(p, r, HEAD "call = function(c) end, reply = function(r) end, event = function(e) end }", true, text), 1);
+    assert_contains(text, "  1 x p, reply: it was refused then, so there is no reply to judge (line 1)\n");
+    assert_contains(text, "  1 x p, event: it was refused then, so there is no reply to judge (line 1)\n");
+    assert_contains(text, "what differs:\n  1 x p: deny -> allow (line 1)\n");
+    static const char asks[] = HEAD "call = function(c) local r = c:http { cluster = 'c', path = '/v2?key=x' }\n"
+                                    "  if c.tool == 'shell' or r.status ~= 200 then return c:deny('no') end end }";
+    assert_int_equal(replay(p, r, asks, true, text), 4);
+    assert_contains(text, "2 requests: 0 as before, 0 differ, 0 can't be told, 2 not replayable\n0 that passed are refused now, 0 that");
+    assert_contains(text, "not replayable:\n  2 x p: the record has no answer to GET /v2?key=*** of c (line 1)\n");
+    assert_int_equal(replay(p, r, asks, false, text), 0);
+    /* A record of before: it has neither. */
+    static const char later[] = ",\"http\":[],\"reply\":null";
+    char *cut;
+    unsigned n = 0;
+    for (; (cut = strstr(r->text, later)); n++)
+        memmove(cut, cut + strlen(later), strlen(cut + strlen(later)) + 1);
+    assert_true(n == 2);
+    play_file(p, "record", r->text);
+    assert_int_equal(replay(p, r, HEAD "call = function(c) if c.tool == 'shell' then return c:deny('no') end end, reply = function(r) end }", true, text), 4);
+    assert_contains(text, "  1 x p, reply: the record is of a version that had no replies (line 2)\n");
+    assert_int_equal(replay(p, r, asks, true, text), 4);
     free(r);
 }
 
@@ -336,7 +462,7 @@ static void test_policies_that_come_and_go(void **state)
                           "  call = function(c) return c:deny('new') end }");
     assert_int_equal(replay(p, r, HEAD "call = function(c) if c.tool == 'shell' then return c:deny('no') end end }", true, text),
                      1);
-    assert_contains(text, "2 requests: 1 as before, 1 differ, 0 can't be told\n");
+    assert_contains(text, "2 requests: 1 as before, 1 differ, 0 can't be told, 0 not replayable\n");
     assert_contains(text, "  1 x new: not asked -> deny: new (line 2)\n");
     assert_contains(text, "  1 x z: deny -> no such policy (line 2)\n");
     free(r);
@@ -379,6 +505,9 @@ int main(void)
         TEST(test_a_sample),
         TEST(test_a_replay_sees_the_same),
         TEST(test_a_replay_says_what_differs),
+        TEST(test_a_replay_judges_replies),
+        TEST(test_a_replay_judges_events),
+        TEST(test_what_can_not_be_replayed),
         TEST(test_policies_that_come_and_go),
         TEST(test_the_clock_is_that_of_the_record),
     };

@@ -52,7 +52,7 @@ static void begin(struct watch *x, struct play *p, const struct ep_redaction *fi
     stream_init(&x->f, p);
     x->f.s.call.protocol = EP_STR("openai");
     x->f.s.call.method = EP_STR("chat/completions");
-    x->w = ep_policy_watch_new(set, &x->f.s);
+    x->w = ep_policy_watch_new(set, &x->f.s, NULL);
     ep_policy_watch_add(x->w, set->v[0], first);
     if (set->n > 1)
         ep_policy_watch_add(x->w, set->v[1], second);
@@ -319,7 +319,7 @@ static void test_nobody_watches(void **state)
     load(p, REDACTS(""), NULL);
     memset(&x, 0, sizeof x);
     stream_init(&x.f, p);
-    x.w = ep_policy_watch_new(p->instance.data, &x.f.s);
+    x.w = ep_policy_watch_new(p->instance.data, &x.f.s, NULL);
     tell(&x, "data: half", 10, 3, true);
     assert_string_equal(x.out, "data: half");
     finish(&x);
