@@ -174,4 +174,7 @@ void ep_envoy_each_header(lua_State *L, int table, void (*take)(lua_State *L, vo
 /* The answer of a call came: goes on with the script, and with the stream. */
 void ep_script_answered(void *handle, const struct ep_http_call_reply *reply);
 
+/* Where the script of such a filter's configuration is; empty: inline, or nowhere. NULL is fine. */
+struct ep_str ep_script_file(const void *config);
+
 #endif

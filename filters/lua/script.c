@@ -14,6 +14,11 @@ struct script_config {
     struct ep_policies_budget *budget; /* NULL: that of the policies */
 };
 
+struct ep_str ep_script_file(const void *config)
+{
+    return config ? ((const struct script_config *)config)->file : (struct ep_str){NULL, 0};
+}
+
 static const char *const on_error_names[] = {"deny", "allow", NULL};
 
 static const struct ep_field fields[] = {

@@ -41,7 +41,7 @@ static const struct argp argp = {
     .options = argp_options,
     .parser = parse,
     .args_doc = "FILE...",
-    .doc = "Says what is wrong with configuration files, and with their policies. A single good file is "
+    .doc = "Says what is wrong with configuration files, and with their policies and scripts. A single good file is "
            "printed with "
            "all its defaults, without its secrets.\v"
            "Exit status: 0 all are good, 1 one is not, 3 one can't be read.",
@@ -76,9 +76,15 @@ static int check_file(const char *path, const struct options *o)
 
     ep_problems_init(&problems);
     config = ep_config_load(path, &problems);
+    if (config)
+        ep_config_load_scripts(config, &problems);
     text = ep_problems_text(&problems, true);
     fputs(text, stderr);
     free(text);
+    if (problems.errors) {
+        ep_config_unref(config);
+        config = NULL;
+    }
     struct ep_error untested;
     if (config && ep_policies_want_tests(&config->policies) && !ep_policy_tests_pass(&config->policies, &untested)) {
         fprintf(stderr, "%s: %s\n", path, untested.text);
@@ -115,6 +121,7 @@ int ep_cli_check(int argc, char **argv)
     int worst = EP_EXIT_GOOD;
 
     argp_parse(&argp, argc, argv, 0, NULL, &o);
+    ep_log_set_level(EP_LOG_WARN); /* what is said of a script that loads is for who runs it */
     for (int i = 0; i < o.n; i++) {
         int status = check_file(o.files[i], &o);
         worst = EP_MAX(worst, status);

@@ -105,6 +105,9 @@ bool ep_config_policies_possible(const struct ep_config *config, bool *absent, e
 /* Reads what a parsed configuration names and is judged with: the constitution's text. Takes the reference; NULL when
  * there is an error in `problems`. */
 struct ep_config *ep_config_complete(struct ep_config *c, struct ep_problems *problems);
+/* Loads each script of the filters `lua`, and asks whether routes choose sources that it has. One whose file isn't there (on
+ * this machine) is a warning. */
+void ep_config_load_scripts(const struct ep_config *config, struct ep_problems *problems);
 struct ep_config *ep_config_ref(struct ep_config *c);
 void ep_config_unref(struct ep_config *c); /* any thread */
 

@@ -1,10 +1,11 @@
-/* The policies of a configuration, before there is a worker: for `ephor check`. */
+/* The policies and the scripts of a configuration, before there is a worker: for `ephor check`. */
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "config/config.h"
 #include "filter/chain.h"
+#include "lua/envoy.h"
 #include "lua/possible.h"
 
 static bool is_tcp(const struct ep_config *c, struct ep_str cluster)
@@ -66,4 +67,47 @@ bool ep_config_policies_possible(const struct ep_config *c, bool *absent, ep_pol
     good = ep_policy_directory_possible(&c->policies, v, n, warn, user, err);
     free(v);
     return good;
+}
+
+/* Loads one script as a worker would, with the listener's routes, which choose among its sources. */
+static bool script_loads(const struct ep_listener_config *l, const struct ep_filter_use *use, struct ep_error *err)
+{
+    const struct ep_filter *filter = use->filter;
+    const struct ep_route_config *r = l->routes.v;
+    struct ep_chain chain = {.config = l, .n_routes = (unsigned)l->routes.n};
+    struct ep_worker *w = ep_calloc(1, sizeof *w);
+    struct ep_filter_instance i = {.filter = filter, .config = use->config, .worker = w, .chain = &chain};
+
+    ep_chunk_pool_init(&w->chunks, 64);
+    ep_rng_seed_random(&w->rng);
+    chain.routes = ep_calloc(l->routes.n + 1, sizeof *chain.routes);
+    for (size_t k = 0; k < l->routes.n; k++)
+        chain.routes[k].config = &r[k];
+    bool good = filter->load(&i, err);
+    if (good)
+        filter->unload(&i);
+    free(chain.routes);
+    ep_chunk_pool_fini(&w->chunks);
+    free(w);
+    return good;
+}
+
+void ep_config_load_scripts(const struct ep_config *c, struct ep_problems *problems)
+{
+    const struct ep_listener_config *l = c->listeners.v;
+    struct ep_error err;
+
+    for (size_t i = 0; i < c->listeners.n; i++) {
+        const struct ep_filter_use *use = l[i].filters.v;
+        for (size_t k = 0; k < l[i].filters.n; k++) {
+            if (!ep_str_eq(use[k].name, EP_STR("lua")))
+                continue;
+            struct ep_str file = ep_script_file(use[k].config);
+            if (file.n && !is_there(file))
+                ep_problems_add(problems, use[k].where, true, "there is no %.*s here, so this script was not looked at",
+                                EP_STR_ARG(file));
+            else if (!script_loads(&l[i], &use[k], &err))
+                ep_problems_add(problems, use[k].where, false, "%s", err.text);
+        }
+    }
 }

@@ -58,6 +58,24 @@ BROKEN = {
 }
 
 
+def test_scripts_are_loaded_and_told_by_line(tmp_path):
+    def with_script(lua, route=""):
+        return check(tmp_path, GOOD.replace("cluster: app}", f"cluster: app, filters: [{{lua: {lua}}}]{route}}}"))
+    script = tmp_path / "a.lua"
+    script.write_text("function envoy_on_request(handle)\nend\n")
+    good = with_script(f"{{file: {script}}}")
+    assert good.returncode == 0 and '"topic"' not in good.stderr, good.stderr
+    script.write_text("function envoy_on_request(\n")
+    broken = with_script(f"{{file: {script}}}")
+    assert broken.returncode == 1 and "file0.yaml:2:" in broken.stderr and "a.lua:2: " in broken.stderr
+    assert "1 error" in broken.stderr and broken.stdout == ""
+    absent = with_script(f"{{file: {tmp_path}/nowhere.lua}}")
+    assert absent.returncode == 0 and "nowhere.lua here, so this script was not looked at" in absent.stderr
+    route = ", routes: [{cluster: app, scripts: {lua: strict}}]"
+    other = with_script(f"{{inline: x = 1, sources: {{mild: y = 1}}}}", route)
+    assert other.returncode == 1 and "strict" in other.stderr and "file0.yaml:2:" in other.stderr
+
+
 @pytest.mark.parametrize("row", BROKEN)
 def test_a_broken_file_is_told_by_line_and_meaning(tmp_path, row):
     text, line, words = BROKEN[row]
