@@ -202,8 +202,8 @@ static struct ep_str name_of(struct ep_stream *s, const struct ep_call *c)
 
 static struct ep_str result_of(const struct ep_stream *s)
 {
-    if (s->refused)
-        return EP_STR("refused");
+    if (s->refused) /* by a rule, or since the upstream failed */
+        return ep_str_starts(s->denied_code, EP_STR("upstream.")) ? EP_STR("failed") : EP_STR("refused");
     return s->status >= 200 && s->status < 400 && s->grpc_status <= 0 ? EP_STR("ok") : EP_STR("failed");
 }
 

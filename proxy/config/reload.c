@@ -59,9 +59,14 @@ static bool record(struct ep_server *s, const struct ep_attempt *a, const char *
 
 static void tell_expiry(struct ep_server *s)
 {
-    if (s->identity)
+    if (s->identity) {
+        char end[32];
         ep_cell_set(ep_stats_cell(s->shards[s->n], EP_METRIC_CERTIFICATE_EXPIRY, EP_LABELS(EP_STR("files"))),
                     (uint64_t)s->identity->expiry);
+        if ((uint64_t)s->identity->expiry * EP_S <= ep_clock_wall_ns() &&
+            ep_time_rfc3339((uint64_t)s->identity->expiry * EP_S, end))
+            ep_warn("config", "the identity's certificate ended at %.19sZ: peers that verify it refuse us", end);
+    }
     if (s->egress->ca)
         ep_cell_set(ep_stats_cell(s->shards[s->n], EP_METRIC_CERTIFICATE_EXPIRY, EP_LABELS(EP_STR("egress"))),
                     (uint64_t)ep_ca_expiry(s->egress->ca));

@@ -75,6 +75,8 @@ struct ep_str ep_refusal_text(const struct ep_refusal *r, struct ep_arena *arena
 
     struct ep_str says = r->principle_text.n <= PRINCIPLE_TEXT_MAX ? r->principle_text : (struct ep_str){NULL, 0};
 
+    if (ep_str_ends(says, EP_STR(".")))
+        says.n--; /* a sentence of its own, within ours */
     return ep_arena_printf(arena, "%s%s%.*s%s%.*s%s%.*s%s%.*s%s", lead, named ? " " : "", named ? (int)r->policy.n : 0,
                            named ? r->policy.p : "", r->reason.n ? ": " : "", EP_STR_ARG(r->reason),
                            r->principle.n ? " (principle " : "", EP_STR_ARG(r->principle), says.n ? ": " : "",

@@ -294,7 +294,7 @@ def test_the_text_is_in_force_and_each_refusal_names_its_principle(constitutiona
     r = wire1.get(proxy.port, "/shell", "Accept: application/json\r\n")
     answer = json.loads(r.body)
     assert r.status == 403 and answer["policy"] == "no-shell" and answer["principle"] == "P1"
-    assert answer["principle_text"] == "No agent runs commands of its own." and "(principle P1: No agent" in answer["detail"]
+    assert answer["principle_text"] == "No agent runs commands of its own." and "(principle P1: No agent runs commands of its own)" in answer["detail"]
     assert wire1.get(proxy.port, "/ops").status == 200, "the operator's shadow is the operator's"
     r = wire1.get(proxy.port, headers=f"X-Constitutional-Hash: {WRONG}\r\nAccept: application/json\r\n")
     assert json.loads(r.body)["principle"] == "P2"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import wire1
-from harness import config, until
+from harness import config, free_port, until
 
 pytestmark = pytest.mark.workers
 
@@ -172,6 +172,9 @@ def test_tools_are_counted_by_name_in_the_default_chain(ephor, h1_server, polici
     proxy.counted(2, "ephor_tool_calls_total", protocol="mcp", tool="a", result="ok")
     assert proxy.metric("ephor_tool_calls_total", tool="b", result="ok") == 1
     proxy.counted(1, "ephor_tool_calls_total", tool="shell", result="refused")
+    proxy.reload(config(free_port(), cluster={"protocol": "http/1.1"}))
+    wire1.get(proxy.port, "/mcp", mcp, "POST", json.dumps(calls[0]).encode())
+    proxy.counted(1, "ephor_tool_calls_total", tool="a", result="failed")
 
 
 def test_names_without_end_are_folded(metered):

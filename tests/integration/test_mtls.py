@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 
 import pki
 import pytest
@@ -71,6 +72,12 @@ def test_all_others_stay_out(strict, keys, who):
         with Client(strict.port, tls=tls_client(keys.get(who), keys["tools"].roots)) as client:
             assert client.request("/in").status == 200
     assert not strict.server.requests
+
+
+def test_a_certificate_of_ours_that_has_ended_is_told(ephor, h1_server, keys):
+    proxy = ephor(config(h1_server().port, listener={"tls": "strict"}, identity=identity(keys["expired"])))
+    until(lambda: "the identity's certificate ended at 20" in proxy.log, "a warning")
+    assert 0 < proxy.metric("ephor_certificate_expiry_seconds", identity="files") < time.time()
 
 
 def test_plain_text_stays_out_of_strict(strict):
