@@ -25,7 +25,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_error(state, "'%s' is none of trace, debug, info, warn, error, off", arg);
         return 0;
     case ARGP_KEY_ARG:
-        argp_usage(state);
+        argp_error(state, "the configuration is given as -c %s", arg);
         return 0;
     case ARGP_KEY_END:
         if (!o->file)
