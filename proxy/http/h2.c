@@ -82,6 +82,12 @@ static void on_data(struct ep_conn *c, struct ep_slab *slab, const unsigned char
     if (h2->broken)
         return;
     h2->last_input_ns = c->worker->now_ns;
+    if (!h2->server && c->bytes_in == n && n > 3 && p[3] != NGHTTP2_SETTINGS) { /* with which it must begin: RFC 9113 section 3.4 */
+        h2->broken = true;
+        c->closing_why = EP_CLOSE_NOT_H2;
+        ep_conn_close(c);
+        return;
+    }
     h2->slab = slab;
     used = nghttp2_session_mem_recv(h2->session, p, n);
     h2->slab = NULL;
@@ -107,10 +113,11 @@ static void on_eof(struct ep_conn *c)
 static void on_closed(struct ep_conn *c, enum ep_close why)
 {
     struct ep_h2 *h2 = c->user;
+    enum ep_reset reset = why == EP_CLOSE_TIMEOUT ? EP_RESET_TIMEOUT : why == EP_CLOSE_NOT_H2 ? EP_RESET_REFUSED : EP_RESET_CONNECTION;
 
     EP_LIST_FOREACH(n, &h2->legs) {
         struct ep_h2_leg *l = EP_CONTAINER(n, struct ep_h2_leg, node);
-        ep_h2_leg_closed(l, why == EP_CLOSE_TIMEOUT ? EP_RESET_TIMEOUT : EP_RESET_CONNECTION, false);
+        ep_h2_leg_closed(l, reset, false);
     }
     /* Legs that their owner has not let go of outlive us; they hold no pointer to us any more. */
     EP_LIST_FOREACH(n, &h2->legs) {

@@ -21,7 +21,7 @@ const char *ep_close_name(enum ep_close why)
 {
     static const char *const names[] = {
         [EP_CLOSE_LOCAL] = "local", [EP_CLOSE_EOF] = "eof",         [EP_CLOSE_RESET] = "reset", [EP_CLOSE_CONNECT] = "connect",
-        [EP_CLOSE_TLS] = "tls",     [EP_CLOSE_TIMEOUT] = "timeout", [EP_CLOSE_LIMIT] = "limit",
+        [EP_CLOSE_TLS] = "tls",     [EP_CLOSE_TIMEOUT] = "timeout", [EP_CLOSE_LIMIT] = "limit", [EP_CLOSE_NOT_H2] = "not_h2",
     };
     return names[why];
 }

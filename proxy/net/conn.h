@@ -26,6 +26,7 @@ enum ep_close {
     EP_CLOSE_TLS,       /* handshake or record failure; see error text */
     EP_CLOSE_TIMEOUT,   /* a timer of the connection */
     EP_CLOSE_LIMIT,     /* a limit of ours */
+    EP_CLOSE_NOT_H2,    /* asked in HTTP/2, the peer answered in something else: it has processed nothing */
 };
 const char *ep_close_name(enum ep_close why);
 

@@ -82,6 +82,7 @@ struct ep_endpoint {
     bool in_mesh; /* its address is in the mesh's cidrs, and not the pod's own */
     bool probed_down;
     bool shown_healthy; /* what the gauge holds */
+    uint64_t http1_until_ns; /* it understood no HTTP/2: HTTP/1.1 until then (`protocol: auto`) */
     struct ep_outlier outlier;
     struct ep_probe *probe;
     uint64_t *cells[EP_RESULT_COUNT]; /* made at their first use */

@@ -7,6 +7,8 @@
 #include "net/alpn.h"
 #include "upstream/cluster.h"
 
+#define HTTP1_NS (5 * 60 * EP_S) /* that who understood no HTTP/2 is asked in HTTP/1.1 */
+
 enum ep_dial_result { DIAL_OK, DIAL_REFUSED, DIAL_TIMEOUT, DIAL_TLS };
 
 static void count(struct ep_cluster *cl, enum ep_dial_result r)
@@ -353,10 +355,32 @@ static void client_idle(void *user, struct ep_conn *conn)
         ep_pool_h1_serve(u);
 }
 
+/* Endpoints of a cluster are alike, but for those that callers chose: none of the others need be asked in vain. */
+static void not_h2(struct ep_endpoint *e)
+{
+    struct ep_cluster *cl = e->cluster;
+    uint64_t until = cl->worker->now_ns + HTTP1_NS;
+
+    if (e->http1_until_ns <= cl->worker->now_ns)
+        ep_warn("upstream", "cluster %.*s: %s speaks no HTTP/2%s", EP_STR_ARG(cl->config.name), e->name,
+                cl->config.protocol == EP_PROTO_AUTO ? ", so it is asked in HTTP/1.1; protocol: http/1.1 would say so" : "");
+    e->http1_until_ns = until;
+    if (cl->config.original_destination)
+        return;
+    EP_LIST_FOREACH(n, &cl->endpoints)
+    {
+        EP_CONTAINER(n, struct ep_endpoint, node)->http1_until_ns = until;
+    }
+}
+
 static void client_closed(void *user, struct ep_conn *conn, enum ep_close why)
 {
-    (void)conn, (void)why;
-    ep_upconn_gone(user);
+    struct ep_upconn *u = user;
+
+    (void)conn;
+    if (why == EP_CLOSE_NOT_H2)
+        not_h2(u->lane->endpoint);
+    ep_upconn_gone(u);
 }
 
 const struct ep_client_events ep_dial_client_events = {

@@ -43,15 +43,17 @@ int ep_lane_tls(const struct ep_endpoint *e, struct ep_str server_name)
     return EP_UPTLS_OFF;
 }
 
-static enum ep_speak wanted(const struct ep_cluster *cl, const struct ep_upstream_call *c, int tls)
+static enum ep_speak wanted(const struct ep_endpoint *e, const struct ep_upstream_call *c, int tls)
 {
+    const struct ep_cluster *cl = e->cluster;
+
     if (c->tunnel || cl->config.protocol == EP_PROTO_TCP)
         return EP_SPEAK_TCP;
     if (cl->config.protocol == EP_PROTO_H2 || tls == EP_UPTLS_MESH)
         return EP_SPEAK_H2; /* between two ephors always h2: DESIGN.md section 10 */
     if (cl->config.protocol == EP_PROTO_HTTP1)
         return EP_SPEAK_HTTP1;
-    return c->downstream_version == EP_HTTP_2 ? EP_SPEAK_H2 : EP_SPEAK_HTTP1;
+    return c->downstream_version == EP_HTTP_2 && e->http1_until_ns <= cl->worker->now_ns ? EP_SPEAK_H2 : EP_SPEAK_HTTP1;
 }
 
 /* The name for SNI: configured, of the request, of DNS. */
@@ -112,7 +114,7 @@ struct ep_lane *ep_lane_for(struct ep_endpoint *e, const struct ep_upstream_call
     struct ep_tls_origin *origin = tls == EP_UPTLS_OFF ? c->origin : NULL;
     if (origin)
         tls = EP_UPTLS_SIMPLE;
-    enum ep_speak want = wanted(cl, c, tls);
+    enum ep_speak want = wanted(e, c, tls);
     bool by_name = tls == EP_UPTLS_SIMPLE && (origin || !cl->config.tls.sni.n); /* the certificate is checked for that name */
     struct ep_str none = {NULL, 0}, sni = origin ? c->server_name : tls == EP_UPTLS_OFF ? none : sni_of(cl, c);
 

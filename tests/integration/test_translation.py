@@ -216,3 +216,23 @@ def test_h1_absolute_target_becomes_host_and_path(ephor, h1_server):
         assert server.requests[0].path == "/abs?q" and server.requests[0].get("host") == "other.example"
     else:
         assert r.status == 400 and not server.requests
+
+
+@pytest.mark.parametrize("answer", ["HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "<html>what?</html>"],
+                         ids=["with-a-status", "bare"])
+def test_an_app_that_knows_no_h2_is_asked_in_http1_without_being_told(ephor, h1_server, answer):
+    prefaces = []
+
+    def app(wire, request):
+        if not request.line.startswith("PRI "):
+            return wire1.echo(wire, request)
+        prefaces.append(request)
+        wire.send(answer)
+        return "close"
+    proxy = ephor(config(h1_server(app).port))  # protocol: auto
+    with wire2.Client(proxy.port) as client:
+        assert client.request("/a", "POST", [], b"small").get("x-path") == "/a", "the very first request too"
+        for i in range(3):
+            assert client.request(f"/{i}").get("x-path") == f"/{i}"
+    assert len(prefaces) == 1
+    assert "speaks no HTTP/2, so it is asked in HTTP/1.1" in proxy.log
