@@ -10,7 +10,6 @@
 #include "agent/mcp.h"
 
 #define ID_MAX_BYTES    16384u
-#define INVALID_REQUEST (-32600)
 #define SERVICE_1       EP_STR("lf.a2a.v1.A2AService")
 #define SERVICE_03      EP_STR("a2a.v1.A2AService")
 
@@ -186,9 +185,9 @@ static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head 
                      : ep_str_search(h->meant, EP_STR("/v1/")) >= 0 ? EP_STR("0.3")
                                                                     : EP_STR("1.0");
         c->visible = EP_VISIBLE_FULL;
-        return h->post ? EP_AGENT_BODY : EP_AGENT_HEAD;
+        return h->post || !h->end ? EP_AGENT_BODY : EP_AGENT_HEAD;
     }
-    if (!marked || !h->post || h->mcp_session.p || h->mcp_version.p || h->mcp_method.p)
+    if (!marked || (h->end && !h->post) || h->mcp_session.p || h->mcp_version.p || h->mcp_method.p)
         return EP_AGENT_NO;
     c->binding = EP_BINDING_JSONRPC;
     c->method = none; /* only the body can tell */
@@ -317,7 +316,7 @@ static const char *malformed_rpc(const struct ep_scan_message *m)
 static enum ep_agent_verdict malformed(struct ep_stream *s, const struct ep_scan *json, const char *why)
 {
     return ep_agent_bad_request(s, json->duplicate ? "agent.duplicate_key" : "agent.malformed",
-                                ep_str(json->duplicate ? "duplicate key" : why), INVALID_REQUEST);
+                                ep_str(json->duplicate ? "duplicate key" : why), EP_JSONRPC_INVALID_REQUEST);
 }
 
 static enum ep_agent_verdict rest_body(struct ep_stream *s, const struct ep_scan *json)
@@ -437,7 +436,7 @@ static enum ep_agent_verdict message(struct ep_stream *s, struct ep_str bytes, s
         (!is_json || is_one_object(text, raw_of(&json.first->params))))
         why = is_json ? malformed_rpc(json.first) : NULL;
     if (why)
-        return ep_agent_bad_request(s, "agent.malformed", ep_str(why), INVALID_REQUEST);
+        return ep_agent_bad_request(s, "agent.malformed", ep_str(why), EP_JSONRPC_INVALID_REQUEST);
     c->arguments = raw_of(&json.first->params);
     c->task = task_of(row, json.first, !old);
     fill_request(c, json.first);

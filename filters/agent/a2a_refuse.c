@@ -14,7 +14,6 @@
 #include <openssl/evp.h>
 
 #define UNSUPPORTED_OPERATION (-32004)
-#define INVALID_REQUEST       (-32600)
 #define INTERNAL_ERROR        (-32603)
 #define DOMAIN                "a2a-protocol.org" /* SDKs look for no other */
 #define ERROR_INFO            "type.googleapis.com/google.rpc.ErrorInfo"
@@ -24,7 +23,8 @@ static void code_of(const struct ep_refusal *r, int *code, const char **reason)
 {
     if (r->jsonrpc_code) {
         *code = r->jsonrpc_code;
-        *reason = r->jsonrpc_code == INVALID_REQUEST ? "INVALID_REQUEST" : "INTERNAL_ERROR";
+        bool invalid = *code == EP_JSONRPC_INVALID_REQUEST || *code == EP_JSONRPC_PARSE_ERROR;
+        *reason = invalid ? "INVALID_REQUEST" : "INTERNAL_ERROR";
     } else if (r->kind == EP_REFUSE_POLICY || r->kind == EP_REFUSE_UNAUTHORIZED) {
         *code = UNSUPPORTED_OPERATION;
         *reason = "UNSUPPORTED_OPERATION";
@@ -32,7 +32,7 @@ static void code_of(const struct ep_refusal *r, int *code, const char **reason)
         *code = 429; /* outside of JSON-RPC's own */
         *reason = "RESOURCE_EXHAUSTED";
     } else if (r->kind == EP_REFUSE_BAD_REQUEST || r->kind == EP_REFUSE_TOO_LARGE) {
-        *code = INVALID_REQUEST;
+        *code = EP_JSONRPC_INVALID_REQUEST;
         *reason = "INVALID_REQUEST";
     } else {
         *code = INTERNAL_ERROR;

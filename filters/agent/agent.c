@@ -1,10 +1,10 @@
 /* The filter `agent`: what is called.
  *
- * From the head alone it can tell gRPC, and guess the others; who posts JSON is asked for the whole body, which is
- * scanned once (agent/json.h) and offered to the protocols. A body that is compressed is decoded for that
+ * From the head alone it can tell gRPC, and guess the others; who sends JSON, by whatever method, is asked for the whole
+ * body, which is scanned once (agent/json.h) and offered to the protocols. A body that is compressed is decoded for that
  * (agent/body.c); what goes on is what came. What can't be seen is said, not guessed: a body that can't be decoded, is
  * too large or of no known kind leaves the call `visible: headers` with the reason, and policies decide what to make of
- * that. Where the head alone says for sure what is called (gRPC, PUT) it is `full`, and `blind` says
+ * that. Where the head alone says for sure what is called (gRPC) it is `full`, and `blind` says
  * why the body itself was not read. A decision is always by the body; headers that name the call are only compared with
  * it. DESIGN.md section 9, AGENTS.md section 8. */
 #include "agent/agent.h"
@@ -21,6 +21,7 @@
 struct agent {
     struct ep_authorize authorize;
     struct ep_scanner *scanner; /* made with the first body */
+    bool tenant_by_route;       /* some route has a `tenant` */
     uint64_t *blind[EP_BLIND_REASONS]; /* ephor_call_blind_total; NULL: none yet */
 };
 
@@ -53,6 +54,8 @@ static bool load(struct ep_filter_instance *i, struct ep_error *err)
     struct agent *a = ep_calloc(1, sizeof *a);
 
     ep_authorize_load(&a->authorize, i);
+    for (size_t k = 0; k < c->routes.n; k++)
+        a->tenant_by_route |= ((const struct ep_route_config *)c->routes.v)[k].tenant != NULL;
     i->data = a;
     if (a->authorize.n && !ep_chain_has(c, EP_STR("identity"))) {
         free(a);
@@ -229,6 +232,8 @@ static enum ep_blind_reason unreadable(const struct ep_stream *s, const struct e
         return EP_BLIND_UNKNOWN;
     if (ep_str_u64(length, &n))
         return n > s->chain->config->max_body_bytes ? EP_BLIND_TOO_LARGE : EP_BLIND_NOT;
+    if (!h->post && !h->content_type.n) /* mostly there is nothing, and only its end comes late */
+        return EP_BLIND_NOT;
     return kind == BODY_JSON ? EP_BLIND_NOT : EP_BLIND_STREAMED;
 }
 
@@ -270,6 +275,7 @@ static enum ep_step ask(struct ep_stream *s, struct state *state)
 
 static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
 {
+    const struct agent *a = ep_filter_data(s);
     struct state *state = state_;
     struct ep_agent_head *h = &state->head;
     enum ep_agent_claim claim = EP_AGENT_NO;
@@ -278,11 +284,11 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
     if (s->down->version == EP_HTTP_TCP) {
         bool sealed = s->down->conn && s->down->conn->sealed;
         s->call.protocol = EP_STR("tcp");
-        ep_agent_tenant(s);
+        ep_agent_tenant(s, a->tenant_by_route);
         return blind(s, EP_VISIBLE_NONE, sealed ? EP_BLIND_ENCRYPTED : EP_BLIND_UNKNOWN);
     }
     read_head(s, h);
-    if (!ep_agent_tenant(s))
+    if (!ep_agent_tenant(s, a->tenant_by_route))
         return EP_REPLIED;
     h->end = end;
     s->call.protocol = EP_STR("http");
@@ -304,8 +310,6 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
         state->message = true;
         return ask(s, state);
     }
-    if (!h->post && !s->tunnel) /* no protocol calls by PUT: plain HTTP for sure, though its body isn't read */
-        return blind(s, EP_VISIBLE_FULL, EP_BLIND_STREAMED);
     why = unreadable(s, h);
     return why ? blind(s, EP_VISIBLE_HEADERS, why) : ask(s, state);
 }
@@ -368,16 +372,39 @@ static bool looks_like_a_call(const struct ep_scan *json)
     return false;
 }
 
-/* Not JSON to the most lenient reader either (JSON5, or UTF-16 found by its zeros). */
+/* Not JSON to the most lenient reader either (JSON5 with its comments, or UTF-16 found by its zeros). */
 static bool is_plain_text(struct ep_str text)
 {
     size_t at = text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+    char first, next;
 
-    while (at < text.n && ((unsigned char)text.p[at] <= ' ' || text.p[at] == '/'))
+    while (at < text.n && (unsigned char)text.p[at] <= ' ')
         if (text.p[at++] == '\0')
             return false;
-    return at < text.n && (unsigned char)text.p[at] < 0x80 && text.p[at] != '{' && text.p[at] != '[' &&
-           (at + 1 == text.n || text.p[at + 1] != '\0');
+    if (at == text.n)
+        return false;
+    first = text.p[at];
+    next = at + 1 < text.n ? text.p[at + 1] : ' ';
+    return (unsigned char)first < 0x80 && first != '{' && first != '[' && next != '\0' &&
+           !(first == '/' && (next == '/' || next == '*'));
+}
+
+/* No JSON, or more than is read of it. What the head calls a message of its protocol must be one, and text that no reader
+ * takes for JSON is no call of anybody else's; what is left may be a call to a reader that is less strict. */
+static enum ep_step not_json(struct ep_stream *s, const struct state *state, enum ep_scan_result why, struct ep_str text)
+{
+    static const char *const reasons[] = {[EP_SCAN_NOT_JSON] = "the body is no JSON in UTF-8",
+                                          [EP_SCAN_TOO_DEEP] = "the JSON is nested too deep",
+                                          [EP_SCAN_TOO_MANY] = "too many messages in a batch"};
+    bool plain = is_plain_text(text);
+
+    if (plain && !state->claimed && kind_of(state->head.content_type) == BODY_MAYBE_JSON)
+        return judge(s);
+    if (plain || !state->claimed)
+        return blind(s, EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN);
+    ep_agent_bad_request(s, "agent.malformed", ep_str(reasons[why]),
+                         why == EP_SCAN_NOT_JSON ? EP_JSONRPC_PARSE_ERROR : EP_JSONRPC_INVALID_REQUEST);
+    return EP_REPLIED;
 }
 
 /* A body that was not asked for. What said by its head that it is gRPC was judged by that: it must begin like gRPC (a
@@ -453,10 +480,8 @@ static enum ep_step request_body(struct ep_stream *s, void *state_, struct ep_bo
     }
     s->call.body = text;
     result = ep_scan_json(scanner_of(s), text.p, text.n, from_arena, &s->arena, &json);
-    if (result != EP_SCAN_OK) {
-        bool plain = !state->claimed && kind_of(state->head.content_type) == BODY_MAYBE_JSON && is_plain_text(text);
-        return plain ? judge(s) : blind(s, EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN);
-    }
+    if (result != EP_SCAN_OK)
+        return not_json(s, state, result, text);
     switch (offer(s, state, &json)) {
     case EP_AGENT_REFUSED:
         return EP_REPLIED;

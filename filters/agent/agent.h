@@ -45,8 +45,9 @@ struct ep_agent_protocol {
 
 /* agent.c: the protocol that calls are said to be of; NULL: none of these (plain HTTP, TCP). */
 const struct ep_agent_protocol *ep_agent_protocol_find(struct ep_str name);
-/* tenant.c: fills call.tenant. False: it is named twice, and the stream was refused. */
-bool ep_agent_tenant(struct ep_stream *s);
+/* tenant.c: fills call.tenant, `by_route` where a route of the chain says something of it. False: it is named twice, and the
+ * stream was refused. */
+bool ep_agent_tenant(struct ep_stream *s, bool by_route);
 /* What `{tenant}` of the pattern stands for in an ID; empty: it doesn't fit. */
 struct ep_str ep_agent_tenant_of(struct ep_str pattern, struct ep_str id);
 
@@ -87,7 +88,9 @@ bool ep_agent_midstream_events(const struct ep_stream *s);
 /* Ends it with one event; the blank line in front ends an event that was cut. `name` may be empty. */
 void ep_agent_end_by_event(struct ep_stream *s, struct ep_str name, struct ep_str json);
 
-/* A refusal of the form of a request: 400 in the protocol's own form. */
+/* A refusal of the form of a request: 400 in the protocol's own form; `jsonrpc_code` where that is JSON-RPC's, else 0. */
+#define EP_JSONRPC_PARSE_ERROR     (-32700)
+#define EP_JSONRPC_INVALID_REQUEST (-32600)
 enum ep_agent_verdict ep_agent_bad_request(struct ep_stream *s, const char *code, struct ep_str reason,
                                            int jsonrpc_code);
 

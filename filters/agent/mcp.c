@@ -9,7 +9,6 @@
 #include "agent/mcp.h"
 
 #define ID_MAX_BYTES    16384u
-#define INVALID_REQUEST (-32600)
 #define HEADER_MISMATCH (-32020)
 
 static bool is(const struct ep_scan_value *v, struct ep_str text)
@@ -26,20 +25,20 @@ static struct ep_str text_of(const struct ep_scan_value *v)
 
 static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head *h)
 {
+    bool get = ep_str_eq(h->method, EP_STR("GET")), delete = ep_str_eq(h->method, EP_STR("DELETE"));
     struct ep_call *c = &s->call;
 
     if (!h->mcp_session.p && !h->mcp_version.p && !h->mcp_method.p)
         return EP_AGENT_NO;
-    if (!h->post && !(ep_str_eq(h->method, EP_STR("GET")) && c->wants_sse) &&
-        !(ep_str_eq(h->method, EP_STR("DELETE")) && h->mcp_session.p))
+    if (!h->post && h->end && !(get && c->wants_sse) && !(delete && h->mcp_session.p))
         return EP_AGENT_NO;
     c->method = (struct ep_str){NULL, 0}; /* not the HTTP method: only the body can tell */
     c->version = h->mcp_version;
     if (h->mcp_session.p)
         c->session = h->mcp_session;
-    if (h->post)
+    c->stream = get; /* GET: the server's own events. DELETE: the end of the session */
+    if (h->post || !h->end)
         return EP_AGENT_BODY;
-    c->stream = h->method.n == 3; /* GET: the server's own events. DELETE: the end of the session */
     c->visible = EP_VISIBLE_FULL;
     return EP_AGENT_HEAD;
 }
@@ -222,7 +221,7 @@ static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_hea
     why = malformed(json);
     if (why)
         return ep_agent_bad_request(s, json->duplicate ? "agent.duplicate_key" : "agent.malformed", ep_str(why),
-                                    INVALID_REQUEST);
+                                    EP_JSONRPC_INVALID_REQUEST);
     for (const struct ep_scan_message *m = json->first; m; m = m->next) {
         why = ep_mcp_header_mismatch(s, h, m);
         if (why)

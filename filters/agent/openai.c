@@ -21,7 +21,7 @@ static const struct {
 
 static enum ep_agent_claim head(struct ep_stream *s, const struct ep_agent_head *h)
 {
-    if (!h->post)
+    if (h->end && !h->post)
         return EP_AGENT_NO;
     for (size_t i = 0; i < EP_COUNT(paths); i++) {
         if (ep_agent_path_ends(h->path, paths[i].suffix) || ep_agent_path_ends(h->meant, paths[i].suffix)) {
@@ -58,7 +58,7 @@ static enum ep_agent_verdict body(struct ep_stream *s, const struct ep_agent_hea
     const struct ep_scan_message *m = json->first;
     struct ep_str name = deployment(h->meant);
 
-    if (!claimed || json->batch || (!asks(m) && !m->ambiguous_model))
+    if (!claimed || json->batch || (!asks(m) && !m->ambiguous_model && !json->duplicate))
         return EP_AGENT_NOT_MINE;
     if (json->duplicate)
         return ep_agent_bad_request(s, "agent.duplicate_key", EP_STR("duplicate key"), 0);

@@ -1,5 +1,6 @@
-/* Whose call it is: the part of the caller's verified identity that the listener's `tenant.identity` points at, and only where
- * that says nothing the header that `tenant.header` names. Without a header configured nobody can name a tenant for himself. */
+/* Whose call it is: the part of the caller's verified identity that `tenant.identity` points at, and only where that says
+ * nothing the header that `tenant.header` names. Both are the route's, where it says anything of tenants, else the listener's.
+ * Without a header configured nobody can name a tenant for himself. */
 #include "agent/agent.h"
 #include "filter/chain.h"
 
@@ -40,15 +41,20 @@ struct ep_str ep_agent_tenant_of(struct ep_str pattern, struct ep_str id)
     return id.p ? (struct ep_str){NULL, 0} : found; /* the whole ID must fit */
 }
 
-bool ep_agent_tenant(struct ep_stream *s)
+bool ep_agent_tenant(struct ep_stream *s, bool by_route)
 {
     const struct ep_tenant_config *c = &s->chain->config->tenant;
+    const struct ep_route *route = by_route ? ep_stream_route(s) : NULL;
     const struct ep_headers *h = &s->request.headers;
-    struct ep_str value = {NULL, 0};
+    struct ep_str value = {NULL, 0}, identity = c->identity;
     unsigned n = 0;
 
-    if (s->peer_id.n && c->identity.n)
-        s->call.tenant = ep_agent_tenant_of(c->identity, s->peer_id);
+    if (route && route->config->tenant) {
+        c = route->config->tenant;
+        identity = c->identity.n ? c->identity : identity;
+    }
+    if (s->peer_id.n && identity.n)
+        s->call.tenant = ep_agent_tenant_of(identity, s->peer_id);
     if (s->call.tenant.n || !c->header.n)
         return true;
     for (uint32_t i = 0; i < h->n; i++) {

@@ -295,7 +295,7 @@ static enum ep_blind_reason unreadable(const struct ep_stream *s)
     return EP_BLIND_NOT;
 }
 
-/* Holding a body of unknown length may end in a refusal, which a policy in shadow must not be the cause of. */
+/* A body of unknown length may be a stream, which a policy in shadow must not be the cause of holding back. */
 static bool may_hold(const struct ep_policy_set *set, const struct ep_policy *p, struct ep_stream *s)
 {
     return (p->mode != EP_MODE_OFF && !ep_policy_shadow(set, p, s)) ||
@@ -528,6 +528,20 @@ static enum ep_step response_body(struct ep_stream *s, void *state_, struct ep_b
     return replies_judged(set, s, state, judge_replies(set, s, state, ep_clock_ns()));
 }
 
+/* It was longer than may be held: it goes on in pieces if who wanted it whole is content with that. */
+static enum ep_step response_too_large(struct ep_stream *s, void *state_)
+{
+    struct ep_policy_set *set = ep_filter_data(s);
+    struct state *state = state_;
+    enum buffering why = state->buffering;
+
+    state->buffering = NOT;
+    state->reply.why = EP_BLIND_TOO_LARGE;
+    if (why == TO_REDACT)
+        return steps[redact_pending(set, s, state)];
+    return replies_judged(set, s, state, judge_replies(set, s, state, ep_clock_ns()));
+}
+
 static void finish(struct ep_stream *s, void *state_)
 {
     struct state *state = state_;
@@ -552,5 +566,6 @@ const struct ep_filter ep_filter_policies = {
     .request_headers = request_headers,
     .response_headers = response_headers,
     .response_body = response_body,
+    .response_too_large = response_too_large,
     .finish = finish,
 };

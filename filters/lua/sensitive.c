@@ -224,9 +224,11 @@ static bool api_key(struct ep_str s, size_t from, struct place *at)
     return false;
 }
 
+#define JWT_MIN 16u
+
 static bool jwt(struct ep_str s, size_t from, struct place *at)
 {
-    for (size_t i = from; i + 16 <= s.n; i++) {
+    for (size_t i = from; i + JWT_MIN <= s.n; i++) {
         size_t end, dots = 0, part = 0;
         if (memcmp(s.p + i, "eyJ", 3) != 0 || (i > 0 && is_alnum(s.p[i - 1])))
             continue;
@@ -234,7 +236,7 @@ static bool jwt(struct ep_str s, size_t from, struct place *at)
             part = s.p[end] == '.' ? 0 : part + 1;
             dots += s.p[end] == '.';
         }
-        if (dots >= 2 || (dots == 1 && part >= 4)) {
+        if (end - i >= JWT_MIN && (dots >= 2 || (dots == 1 && part >= 4))) { /* whatever follows: it may come later */
             *at = (struct place){i, end};
             return true;
         }
@@ -253,14 +255,16 @@ static ptrdiff_t search_from(struct ep_str s, size_t from, struct ep_str needle)
 /* To the end of the text when there is no END: a cut key is a key. */
 static bool private_key(struct ep_str s, size_t from, struct place *at)
 {
+    struct ep_str first = EP_STR("-----BEGIN ");
     ptrdiff_t mark, begin, end;
 
     mark = search_from(s, from, EP_STR("PRIVATE KEY-----"));
     if (mark < 0)
         return false;
     begin = mark;
-    while (begin > (ptrdiff_t)from && mark - begin < 40 && s.p[begin - 1] != '\n')
-        begin--;
+    for (ptrdiff_t i = mark; i >= (ptrdiff_t)from && mark - i < 40 && s.p[i] != '\n'; i--)
+        if (memcmp(s.p + i, first.p, first.n) == 0) /* the mark is longer: it lies in the text */
+            begin = i;
     end = search_from(s, (size_t)mark + 16, EP_STR("PRIVATE KEY-----"));
     *at = (struct place){(size_t)begin, end < 0 ? s.n : (size_t)end + 16};
     return true;
@@ -346,9 +350,9 @@ static bool opens_phone(struct ep_str s)
 
 static bool opens_private_key(struct ep_str s)
 {
-    struct ep_str begin = EP_STR("-----BEGIN ");
+    struct ep_str begin = EP_STR("-----BEGIN "), mark = EP_STR("PRIVATE KEY-----");
 
-    return s.n <= 64 && memcmp(s.p, begin.p, EP_MIN(s.n, begin.n)) == 0;
+    return (s.n <= 64 && memcmp(s.p, begin.p, EP_MIN(s.n, begin.n)) == 0) || (s.n <= mark.n && memcmp(s.p, mark.p, s.n) == 0);
 }
 
 static size_t first_that_opens(struct ep_str s, size_t max, bool (*opens)(struct ep_str), bool at_word)

@@ -7,8 +7,8 @@
  *   EP_WAIT     stop here until ep_stream_resume_*: then the walk goes on BEHIND this filter for the phase
  *               that waited (the filter did its work before it resumed). Headers, body and trailers steps may wait;
  *   EP_BUFFER   from a headers step: hold the message until its whole body is there, then call the body step
- *               once with all of it (end = true); past the limit of the chain the request is refused (413), or the
- *               filter's request_too_large decides;
+ *               once with all of it (end = true); past the limit of the chain the message is refused (413, 502), or the
+ *               filter's request_too_large or response_too_large decides;
  *   EP_REPLIED  the filter answered (ep_stream_refuse, ep_stream_reply): request filters behind it don't run.
  * Request steps run in the order of the list, response steps in the reverse. A response made by a filter
  * passes the response steps of the filters in front of it (nearer to the downstream) only.
@@ -40,6 +40,7 @@ struct ep_filter {
     enum ep_step (*request_trailers)(struct ep_stream *s, void *state);
     enum ep_step (*response_headers)(struct ep_stream *s, void *state, bool end);
     enum ep_step (*response_body)(struct ep_stream *s, void *state, struct ep_body *b, bool end);
+    enum ep_step (*response_too_large)(struct ep_stream *s, void *state); /* likewise; NULL: 502 */
     enum ep_step (*response_trailers)(struct ep_stream *s, void *state);
     /* Always called once for a stream whose request reached this filter's chain, whatever happened. */
     void (*finish)(struct ep_stream *s, void *state);

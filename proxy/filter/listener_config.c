@@ -119,6 +119,66 @@ static const struct ep_schema retry_schema =
     EP_SCHEMA("route.retry", "When a request is tried again. Without it: once, where the upstream didn't process it.",
               struct ep_retry_config, retry_fields, .short_key = "attempts", .check = check_retry);
 
+/* --- tenants --- */
+
+static const struct ep_field tenant_fields[] = {
+    {.key = "identity",
+     .type = EP_TYPE_STR,
+     .offset = offsetof(struct ep_tenant_config, identity),
+     .preset = "spiffe://*/ns/{tenant}/sa/*",
+     .help = "Pattern over the caller's verified SPIFFE ID: {tenant} is what is looked for, * any run; neither goes over a '/'."},
+    {.key = "header",
+     .type = EP_TYPE_STR,
+     .offset = offsetof(struct ep_tenant_config, header),
+     .help = "Header that is believed where the identity names no tenant. Without it none is: anybody can write a header."},
+};
+
+static void check_tenant(void *object, struct ep_checker *c)
+{
+    struct ep_tenant_config *t = object;
+    const struct ep_str mark = EP_STR("{tenant}");
+    ptrdiff_t at = ep_str_search(t->identity, mark), begin = at, end;
+    char *lower = (char *)(uintptr_t)t->header.p; /* of the configuration's arena */
+
+    for (size_t i = 0; i < t->header.n; i++)
+        if (ep_lower(lower[i]) != lower[i])
+            lower[i] = ep_lower(lower[i]);
+    if (t->header.n && !ep_header_name_valid(t->header))
+        ep_check_error(c, object, "header", "is no name of a header");
+    if (!t->identity.n)
+        return;
+    if (at < 0 || ep_str_search(ep_str_n(t->identity.p + at + 1, t->identity.n - (size_t)at - 1), mark) >= 0) {
+        ep_check_error(c, object, "identity", "must have {tenant} in it once");
+        return;
+    }
+    if (!ep_str_starts(t->identity, EP_STR("spiffe://")))
+        ep_check_error(c, object, "identity", "must begin with spiffe://");
+    while (begin > 0 && t->identity.p[begin - 1] != '/')
+        begin--;
+    end = ep_str_find(t->identity, '/', (size_t)at);
+    end = end < 0 ? (ptrdiff_t)t->identity.n : end;
+    if (memchr(t->identity.p + begin, '*', (size_t)(end - begin)))
+        ep_check_error(c, object, "identity", "can't have * beside {tenant}, without a '/' between them");
+}
+
+static const struct ep_schema tenant_schema = EP_SCHEMA("tenant", "Whose call it is.", struct ep_tenant_config,
+                                                        tenant_fields, .check = check_tenant);
+
+static const struct ep_field route_tenant_fields[] = {
+    {.key = "identity",
+     .type = EP_TYPE_STR,
+     .offset = offsetof(struct ep_tenant_config, identity),
+     .help = "Pattern over the caller's verified SPIFFE ID, as the listener's; without it the listener's own."},
+    {.key = "header",
+     .type = EP_TYPE_STR,
+     .offset = offsetof(struct ep_tenant_config, header),
+     .help = "Header that is believed on this route where the identity names no tenant. Without it none is, whatever the listener says."},
+};
+
+static const struct ep_schema route_tenant_schema =
+    EP_SCHEMA("route.tenant", "Whose calls of a route they are, in place of what the listener says.", struct ep_tenant_config,
+              route_tenant_fields, .check = check_tenant);
+
 /* --- routes --- */
 
 static const struct ep_field route_fields[] = {
@@ -180,6 +240,11 @@ static const struct ep_field route_fields[] = {
      .type = EP_TYPE_MAP,
      .offset = ROUTE(scripts),
      .help = "Name of a lua filter to the name of the source that it runs on this route, or off."},
+    {.key = "tenant",
+     .type = EP_TYPE_OPTIONAL,
+     .sub = &route_tenant_schema,
+     .offset = ROUTE(tenant),
+     .help = "Whose calls they are, where that is not what the listener says."},
 };
 
 static void check_route(void *object, struct ep_checker *c)
@@ -250,51 +315,6 @@ static const struct ep_field authorize_fields[] = {
 const struct ep_schema ep_authorize_schema =
     EP_SCHEMA("authorize", "A rule on who may call what; everything given must hold.", struct ep_authorize_config,
               authorize_fields, .check = NULL);
-
-/* --- tenants --- */
-
-static const struct ep_field tenant_fields[] = {
-    {.key = "identity",
-     .type = EP_TYPE_STR,
-     .offset = offsetof(struct ep_tenant_config, identity),
-     .preset = "spiffe://*/ns/{tenant}/sa/*",
-     .help = "Pattern over the caller's verified SPIFFE ID: {tenant} is what is looked for, * any run; neither goes over a '/'."},
-    {.key = "header",
-     .type = EP_TYPE_STR,
-     .offset = offsetof(struct ep_tenant_config, header),
-     .help = "Header that is believed where the identity names no tenant. Without it none is: anybody can write a header."},
-};
-
-static void check_tenant(void *object, struct ep_checker *c)
-{
-    struct ep_tenant_config *t = object;
-    const struct ep_str mark = EP_STR("{tenant}");
-    ptrdiff_t at = ep_str_search(t->identity, mark), begin = at, end;
-    char *lower = (char *)(uintptr_t)t->header.p; /* of the configuration's arena */
-
-    for (size_t i = 0; i < t->header.n; i++)
-        if (ep_lower(lower[i]) != lower[i])
-            lower[i] = ep_lower(lower[i]);
-    if (t->header.n && !ep_header_name_valid(t->header))
-        ep_check_error(c, object, "header", "is no name of a header");
-    if (!t->identity.n)
-        return;
-    if (at < 0 || ep_str_search(ep_str_n(t->identity.p + at + 1, t->identity.n - (size_t)at - 1), mark) >= 0) {
-        ep_check_error(c, object, "identity", "must have {tenant} in it once");
-        return;
-    }
-    if (!ep_str_starts(t->identity, EP_STR("spiffe://")))
-        ep_check_error(c, object, "identity", "must begin with spiffe://");
-    while (begin > 0 && t->identity.p[begin - 1] != '/')
-        begin--;
-    end = ep_str_find(t->identity, '/', (size_t)at);
-    end = end < 0 ? (ptrdiff_t)t->identity.n : end;
-    if (memchr(t->identity.p + begin, '*', (size_t)(end - begin)))
-        ep_check_error(c, object, "identity", "can't have * beside {tenant}, without a '/' between them");
-}
-
-static const struct ep_schema tenant_schema = EP_SCHEMA("tenant", "Whose call it is.", struct ep_tenant_config,
-                                                        tenant_fields, .check = check_tenant);
 
 /* --- listeners --- */
 
@@ -478,9 +498,12 @@ static void check_listener(void *object, struct ep_checker *c)
         ep_check_error(c, object, "proxy_protocol", "an intercepted connection has no PROXY header");
     if (l->authorize.n && l->filters.n && !uses(l, "identity") && !uses(l, "agent"))
         ep_check_error(c, object, "authorize", "the filters of this listener judge nobody: add identity, or agent");
-    for (size_t i = 0; i < l->routes.n; i++)
+    for (size_t i = 0; i < l->routes.n; i++) {
         if (r[i].scripts.n && !uses(l, "lua"))
             ep_check_error(c, &r[i], "scripts", "the listener has no filter 'lua' whose scripts a route could choose");
+        if (r[i].tenant && l->filters.n && !uses(l, "agent"))
+            ep_check_error(c, &r[i], "tenant", "the listener has no filter 'agent', which finds it");
+    }
     if (l->protocol == EP_LISTENER_TCP && l->authorize.n)
         ep_check_warning(c, object, "protocol", "of opaque bytes only the principal is seen by authorize");
 }

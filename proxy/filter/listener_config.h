@@ -24,6 +24,11 @@ struct ep_retry_config {
     uint64_t backoff_ns;     /* base of the jittered exponential */
 };
 
+struct ep_tenant_config {
+    struct ep_str identity; /* pattern over the caller's SPIFFE ID with one {tenant}; empty: of a listener none, of a route its listener's */
+    struct ep_str header;   /* lower case; empty: no header is believed */
+};
+
 struct ep_route_config {
     struct ep_match_config match;
     struct ep_str cluster;
@@ -35,6 +40,7 @@ struct ep_route_config {
     struct ep_str host_rewrite, prefix_rewrite;
     bool trust_headers;
     struct ep_vec scripts;       /* of ep_pair: name of a lua filter -> name of a source, or "off" */
+    struct ep_tenant_config *tenant; /* NULL: as the listener says */
     struct ep_str metadata;      /* JSON object: namespace -> object, for scripts; p is NULL: none */
 };
 
@@ -44,11 +50,6 @@ struct ep_authorize_config {
     struct ep_vec protocols, tools, models;          /* of ep_str globs, of the call */
     int action;                                      /* 0 allow, 1 deny */
     struct ep_where where;                           /* in the file; line 0: not known */
-};
-
-struct ep_tenant_config {
-    struct ep_str identity; /* pattern over the caller's SPIFFE ID with one {tenant}; empty: not by identity */
-    struct ep_str header;   /* lower case; empty: no header is believed */
 };
 
 enum ep_listener_protocol { EP_LISTENER_AUTO, EP_LISTENER_H2, EP_LISTENER_HTTP1, EP_LISTENER_TCP };

@@ -213,7 +213,7 @@ static bool recorded(struct ep_stream *s, struct ep_refusal *r)
                                   .code = r->code,
                                   .call = r->call};
 
-    if (!ep_refusal_is_decision(r))
+    if (!ep_refusal_is_decision(r) && r->kind != EP_REFUSE_BAD_REQUEST) /* whose form may be meant to hide a call */
         return true;
     if (!ep_stream_audit_try(s, &d)) {
         ep_refusal_unaudited(r);

@@ -272,12 +272,16 @@ static bool response_headers(struct ep_stream *s)
         s->current = (uint8_t)i;
         if (w->buffering) {
             int whole = whole_body(s, m, w);
-            if (whole < 0)
+            if (whole < 0 && !f->response_too_large)
                 too_large(s, false);
-            if (whole <= 0)
+            if (whole == 0 || (whole < 0 && !f->response_too_large))
                 return false;
-            w->buffered |= 1u << i;
-            step = f->response_body ? STEP(s, i, f->response_body(s, s->filter_state[i], &m->body, true)) : EP_NEXT;
+            if (whole > 0) {
+                w->buffered |= 1u << i;
+                step = f->response_body ? STEP(s, i, f->response_body(s, s->filter_state[i], &m->body, true)) : EP_NEXT;
+            } else {
+                step = STEP(s, i, f->response_too_large(s, s->filter_state[i]));
+            }
         } else {
             step = STEP(s, i, f->response_headers(s, s->filter_state[i], m->ended && m->body.bytes == 0 && !m->has_trailers));
             if (step == EP_BUFFER) {

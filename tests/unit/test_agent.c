@@ -187,6 +187,7 @@ static void test_a_batch_of_the_bus(void **state)
 
 static void test_sessions(void **state)
 {
+    static const char shell[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"shell\"}}";
     struct play *p = *state;
 
     play_request(p, "GET", "/mcp", "accept: text/event-stream|mcp-session-id: s|mcp-protocol-version: 2025-06-18", NULL, 0, 0);
@@ -202,6 +203,40 @@ static void test_sessions(void **state)
     assert_str(p->s->call.protocol, "http");
     assert_str(p->s->call.method, "GET");
     assert_int_equal(p->s->call.visible, EP_VISIBLE_FULL);
+    play_end(p);
+    /* what is called is in the body, if there is one */
+    play_request(p, "DELETE", "/mcp", MCP_HEADERS "mcp-session-id: s", shell, sizeof shell - 1, 7);
+    assert_str(p->s->call.method, "tools/call");
+    assert_str(p->s->call.tool, "shell");
+    play_end(p);
+    play_request(p, "GET", "/v1/tasks/7", "content-type: application/json|a2a-version: 1.0", "{\"x\":1,\"x\":2}", 13, 7);
+    assert_true(p->status == 400 && replied(p, "INVALID_REQUEST"));
+}
+
+static void test_what_must_be_json_and_is_none_is_refused(void **state)
+{
+    static const struct {
+        const char *path, *headers, *body, *part;
+    } rows[] = {
+        {"/mcp", MCP_HEADERS "mcp-session-id: s", "{\"a\":\"\xff\"}", "\"id\":null,\"error\":{\"code\":-32700"},
+        {"/mcp", MCP_HEADERS "mcp-session-id: s", "{\"jsonrpc\":\"2.0\",}", "-32700"},
+        {"/mcp", "mcp-session-id: s", "\xff\xfe{", "-32700"},
+        {"/mcp", MCP_HEADERS "mcp-session-id: s",
+         "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["
+         "]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]", "the JSON is nested too deep"},
+        {"/rpc", "content-type: application/json|a2a-version: 1.0", "{\"a\":\"\xff\"}", "-32700"},
+        {"/v1/message:send", "content-type: application/json", "{\"a\":\"\xff\"}", "\"status\":\"INVALID_ARGUMENT\""},
+    };
+    struct play *p = *state;
+
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        char headers[300];
+        snprintf(headers, sizeof headers, "%s|content-length: %zu", rows[i].headers, strlen(rows[i].body));
+        post(p, rows[i].path, headers, rows[i].body);
+        if (p->passed || p->status != 400 || !replied(p, rows[i].part))
+            fail_msg("row %zu: %u %s", i, p->status, p->body);
+        play_end(p);
+    }
 }
 
 static void test_what_two_would_read_differently_is_refused(void **state)
@@ -298,6 +333,8 @@ static void test_blind(void **state)
         {"POST", "content-type: text/plain", call, "http", EP_VISIBLE_HEADERS, EP_BLIND_STREAMED},
         {"POST", "content-type: text/plain|content-length: 66", call, "mcp", EP_VISIBLE_FULL, EP_BLIND_NOT},
         {"POST", "content-length: 5", "hello", "http", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"POST", "content-length: 5", "/help", "http", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"POST", "content-length: 9", "//\n{a:1}", "http", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
         {"POST", "content-length: 5", "{a:1}", "http", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
         {"POST", "content-length: 4", "h\0i\0", "http", EP_VISIBLE_FULL, EP_BLIND_NOT},
         {"POST", "content-type: application/json", "{\"a\":1}", "http", EP_VISIBLE_FULL, EP_BLIND_NOT},
@@ -308,12 +345,24 @@ static void test_blind(void **state)
         {"POST", "content-type: application/json", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"message/send\"}", "a2a",
          EP_VISIBLE_FULL, EP_BLIND_NOT},
         {"POST", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"SendMessage\"}", "a2a", EP_VISIBLE_FULL, EP_BLIND_NOT},
-        {"POST", MCP_HEADERS "mcp-session-id: s", "{\"a\":\"\xff\"}", "mcp", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"POST", MCP_HEADERS "mcp-session-id: s", "no", "mcp", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"POST", MCP_HEADERS, "{\"a\":\"\xff\"}", "http", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
         {"POST", MCP_HEADERS "mcp-session-id: s", "{}", "mcp", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
         {"POST", MCP_HEADERS "mcp-session-id: s", "[]", "mcp", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
         {"POST", MCP_HEADERS, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":5}}", "mcp",
          EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
-        {"PUT", "content-type: application/json", call, "http", EP_VISIBLE_FULL, EP_BLIND_STREAMED},
+        /* whatever the method */
+        {"PUT", "content-type: application/json", call, "mcp", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"PATCH", "content-length: 66", call, "mcp", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"GET", "content-type: application/json", call, "mcp", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"GET", MCP_HEADERS "mcp-session-id: s", call, "mcp", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"DELETE", MCP_HEADERS "mcp-session-id: s", call, "mcp", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"DELETE", MCP_HEADERS "mcp-session-id: s", "{}", "mcp", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"GET", "content-type: application/json", "{\"query\":{}}", "http", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"PUT", "content-type: application/octet-stream", call, "http", EP_VISIBLE_HEADERS, EP_BLIND_UNKNOWN},
+        {"PUT", "", call, "mcp", EP_VISIBLE_FULL, EP_BLIND_NOT},
+        {"PUT", "content-type: text/plain", call, "http", EP_VISIBLE_HEADERS, EP_BLIND_STREAMED},
+        {"PUT", "content-type: application/json|content-length: 5000", call, "http", EP_VISIBLE_HEADERS, EP_BLIND_TOO_LARGE},
     };
     struct play *p = *state;
 
@@ -631,6 +680,7 @@ int main(void)
         cmocka_unit_test(test_tenants),
 #define T(f) cmocka_unit_test_setup_teardown(f, play_setup, play_teardown)
         T(test_a_tool_call), T(test_mcp_messages), T(test_a_batch), T(test_a_batch_of_the_bus), T(test_sessions),
+        T(test_what_must_be_json_and_is_none_is_refused),
         T(test_what_two_would_read_differently_is_refused), T(test_headers_must_agree), T(test_blind),
         T(test_too_large_without_a_length), T(test_calls_have_what_may_be), T(test_a_compressed_call), T(test_a_compressed_call_that_stays_unseen),
         T(test_a_stream_that_begins_like_an_array), T(test_grpc), T(test_models), T(test_midstream), T(test_grpc_refusal),

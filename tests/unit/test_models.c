@@ -211,20 +211,27 @@ static void test_what_two_would_read_differently_is_refused(void **state)
     }
 }
 
-static void test_a_body_that_is_no_json_is_not_seen(void **state)
+static void test_a_body_that_is_no_json_is_refused(void **state)
 {
-    static const char *const rows[] = {"{\"model\":\"a\xff\"}", "{\"model\":\"a\"", "{\"model\":\"a\",\"messages\":[1,]}"};
+    static const char *const rows[] = {"{\"model\":\"a\xff\"}", "{\"model\":\"a\"", "{\"model\":\"a\",\"messages\":[1,]}",
+                                       " {'model':'a'}", "{\"model\":1,\"model\":1}"};
+    static const char *const paths[] = {"/v1/chat/completions", "/v1/messages"};
     struct play *p = *state;
     char deep[200];
 
+    memset(deep, '[', sizeof deep - 1);
+    deep[sizeof deep - 1] = '\0';
     for (size_t i = 0; i <= EP_COUNT(rows); i++) {
-        memset(deep, '[', sizeof deep - 1);
-        deep[sizeof deep - 1] = '\0';
-        post(p, "/v1/chat/completions", JSON, i < EP_COUNT(rows) ? rows[i] : deep);
-        assert_str(p->s->call.protocol, "openai");
-        assert_true(p->s->call.visible == EP_VISIBLE_HEADERS && p->s->call.blind == EP_BLIND_UNKNOWN);
-        play_end(p);
+        for (size_t k = 0; k < EP_COUNT(paths); k++) {
+            post(p, paths[k], JSON, i < EP_COUNT(rows) ? rows[i] : deep);
+            if (p->passed || p->status != 400 || !strstr(p->body, "\"type\":\"invalid_request_error\"") ||
+                !strstr(p->body, k ? "{\"type\":\"error\"" : "{\"error\":"))
+                fail_msg("row %zu: %u %s", i, p->status, p->body);
+            play_end(p);
+        }
     }
+    post(p, "/survey/responses", JSON, "7"); /* a path, and nothing that anybody takes for a call */
+    assert_true(p->passed && p->s->call.visible == EP_VISIBLE_HEADERS && p->s->call.blind == EP_BLIND_UNKNOWN);
 }
 
 /* --- batches --- */
@@ -268,7 +275,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, play_setup, play_teardown)
         T(test_prompts), T(test_what_is_offered), T(test_the_other_fields), T(test_paths),
-        T(test_what_two_would_read_differently_is_refused), T(test_a_body_that_is_no_json_is_not_seen),
+        T(test_what_two_would_read_differently_is_refused), T(test_a_body_that_is_no_json_is_refused),
         T(test_each_request_of_a_batch_is_a_call),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
