@@ -217,7 +217,7 @@ def test_a_client_without_alpn_is_understood_by_what_it_says(egress, origin):
 
 def test_connections_to_a_host_are_used_again_for_it_and_for_no_other(egress, origin):
     server = origin()
-    proxy = egress(server, {"hosts": ["*.wild.test"]})
+    proxy = egress(server, {"hosts": ["*.wild.test"]}, workers=1)
     for name in ("a.wild.test", "b.wild.test", "a.wild.test", "b.wild.test"):
         assert get(proxy, name=name).status == 200
     assert server.names == ["a.wild.test", "b.wild.test"]

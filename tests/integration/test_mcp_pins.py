@@ -179,7 +179,8 @@ def test_in_shadow_it_is_counted_and_audited_and_nothing_else(pinned, tmp_path):
     assert refused(proxy, "echo") is None and refused(proxy, "add") is None
     proxy.counted(2, "ephor_mcp_pins_total", result="unknown")
     seen = sorted((r["code"], r["decision"]) for r in records(tmp_path) if r.get("code", "").startswith("mcp.pin"))
-    assert seen == [("mcp.pin_changed", "shadow_deny"), ("mcp.pin_unknown", "shadow_deny")], "each once"
+    assert sorted(set(seen)) == [("mcp.pin_changed", "shadow_deny"), ("mcp.pin_unknown", "shadow_deny")]
+    assert len(seen) <= 2 * config(0)["workers"], "each once a worker"
 
 
 def test_a_call_that_cannot_be_seen_is_refused(pinned):
