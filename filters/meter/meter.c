@@ -25,7 +25,7 @@ struct meter {
 
 struct state {
     struct ep_usage_reader *reader; /* NULL: nothing to read */
-    bool read;                      /* … any more */
+    bool read;                      /* the end of the answer was seen */
 };
 
 static bool load(struct ep_filter_instance *i, struct ep_error *err)

@@ -68,7 +68,7 @@ struct ep_usage_find {
     bool in_string, escaped, key_next, is_key, capturing, lost;
     bool model_next, is_model; /* the string that comes, or is under way, is the model's name */
     char key[8];
-    unsigned key_n, value_n;
+    unsigned key_n, value_n, model_n;
     char value[EP_USAGE_BYTES];
 };
 

@@ -97,14 +97,12 @@ static void capture(struct ep_usage_find *f, char c)
         f->lost = true;
 }
 
-/* Of the model's name. False: it is longer than any. */
-static bool name_byte(struct ep_usage *u, char c)
+/* Of the model's name, which counts when its end has come. False: it is longer than any. */
+static bool name_byte(struct ep_usage_reader *r, char c)
 {
-    if (u->model_n == sizeof u->model) {
-        u->model_n = 0;
+    if (r->find.model_n == sizeof r->usage->model)
         return false;
-    }
-    u->model[u->model_n++] = c;
+    r->usage->model[r->find.model_n++] = c;
     return true;
 }
 
@@ -120,7 +118,8 @@ static void structure(struct ep_usage_reader *r, char c)
         f->key_n = f->is_key ? 0 : f->key_n;
         f->is_model = f->model_next;
         f->model_next = false;
-        r->usage->model_n = f->is_model ? 0 : r->usage->model_n;
+        if (f->is_model)
+            f->model_n = r->usage->model_n = 0;
         break;
     case '{':
     case '[':
@@ -164,14 +163,14 @@ static void look_json(struct ep_usage_reader *r, const char *p, size_t n)
                 f->escaped = false;
             } else if (*p == '\\') {
                 f->escaped = true;
-                r->usage->model_n = f->is_model ? 0 : r->usage->model_n; /* no model is called that */
-                f->is_model = false;
+                f->is_model = false; /* no model is called that */
             } else if (*p == '"') {
+                r->usage->model_n = f->is_model ? f->model_n : r->usage->model_n;
                 f->in_string = f->is_model = false;
             } else if (f->is_key && f->key_n < sizeof f->key) {
                 f->key[f->key_n++] = *p;
             } else if (f->is_model) {
-                f->is_model = name_byte(r->usage, *p);
+                f->is_model = name_byte(r, *p);
             }
             if (inside)
                 capture(f, *p);
