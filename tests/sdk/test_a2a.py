@@ -193,4 +193,4 @@ def test_a_stream_of_grpc_that_is_refused_or_breaks_in_the_middle(ephor, h2_serv
         assert ERRORS[client, "GRPC"] in stopped["thrown"] and "Refused by policy no-codenames" in stopped["all"], stopped
     else:
         assert "thrown" in stopped and "the upstream ended the response early" in stopped["all"], stopped
-    assert SANITIZED or stopped["ms"] < 1000
+    assert SANITIZED or stopped["ms"] < AT_ONCE
