@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "agent/events.h"
+#include "agent/mcp_sessions.h"
 
 #include "authorize.h"
 #include "observe/json.h"
@@ -529,6 +530,8 @@ static enum ep_step response_body(struct ep_stream *s, void *state_, struct ep_b
 {
     struct state *state = state_;
 
+    if (EP_UNLIKELY(s->mcp_session != NULL) && !end) /* only whole events came with b */
+        ep_body_move(b, &s->mcp_session->say, s->mcp_session->say.bytes, &s->worker->slabs);
     if (EP_UNLIKELY(state->live != NULL))
         ep_agent_live_pass(state->live, s, b, end);
     if (EP_UNLIKELY(s->grpc_web != NULL))

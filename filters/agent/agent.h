@@ -106,6 +106,9 @@ void ep_mcp_answer(const struct ep_call *call, const struct ep_refusal *r, struc
                    struct ep_arena *arena, struct ep_answer *out);
 struct ep_str ep_mcp_events(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision,
                             struct ep_arena *arena);
+/* In place of an answer that had begun: a JSON-RPC error with the call's id. */
+struct ep_str ep_mcp_error(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision,
+                           struct ep_arena *arena);
 /* gRPC's refusals, for protocols over it. */
 void ep_grpc_refuse(struct ep_stream *s, const struct ep_refusal *r);
 void ep_grpc_refuse_midstream(struct ep_stream *s, const struct ep_refusal *r);

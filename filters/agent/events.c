@@ -355,6 +355,5 @@ void ep_events_look(struct ep_events *e, struct ep_body *b)
 
 void ep_events_release(struct ep_events *e, struct ep_body *b, struct ep_slab_pool *pool)
 {
-    ep_body_move(&e->held, b, b->bytes, pool);
     ep_body_move(b, &e->held, e->held.bytes, pool);
 }

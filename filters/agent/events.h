@@ -64,7 +64,7 @@ enum ep_events_result ep_events_pass(struct ep_events *e, struct ep_body *b, boo
                                      ep_on_event *on_event, void *user);
 /* Only counts the events that end in `b`; nothing is held back. Not together with ep_events_pass. */
 void ep_events_look(struct ep_events *e, struct ep_body *b);
-/* Gives what is held back to the front of `b`: nobody looks any more. */
+/* Right after ep_events_pass: what is held back follows what passed, in `b`. Nobody looks any more. */
 void ep_events_release(struct ep_events *e, struct ep_body *b, struct ep_slab_pool *pool);
 /* Whether the response is events that can be read: by its media type, and without a content-encoding. */
 struct ep_stream;

@@ -7,6 +7,7 @@
  * clients and servers: AGENTS.md sections 2 and 8. mcp_headers.c compares, mcp_refuse.c has the answers. */
 #include "agent/agent.h"
 #include "agent/mcp.h"
+#include "agent/mcp_sessions.h"
 
 #define ID_MAX_BYTES    16384u
 #define HEADER_MISMATCH (-32020)
@@ -193,16 +194,18 @@ static const char *malformed(const struct ep_scan *json)
     return NULL;
 }
 
-/* The transport of 2024-11-05: a POST to where the server's own event stream said, with the session in the query. It
- * asks for no events, as every later client must. */
-static bool is_answered_elsewhere(const struct ep_stream *s, const struct ep_agent_head *h)
+/* The transport of 2024-11-05: a POST to where the server's own event stream said, which asks for no events, as every later
+ * client must. Where that stream isn't known here, it has the session in its query, as the SDKs' servers do. */
+static bool is_answered_elsewhere(struct ep_stream *s, const struct ep_agent_head *h)
 {
     struct ep_str path = ep_stream_path(s);
     ptrdiff_t query = ep_str_find(path, '?', 0);
 
-    if (h->names_sse || h->mcp_session.p || query < 0)
+    if (h->names_sse || h->mcp_session.p)
         return false;
-    path = ep_str_n(path.p + query, path.n - (size_t)query);
+    if (ep_mcp_session_is_known(s))
+        return true;
+    path = query < 0 ? (struct ep_str){NULL, 0} : ep_str_n(path.p + query, path.n - (size_t)query);
     return ep_str_search(path, EP_STR("sessionId=")) >= 0 || ep_str_search(path, EP_STR("session_id=")) >= 0;
 }
 

@@ -5,11 +5,14 @@
  * they can be judged without arguments (lua/foresee.c). A list is read where it comes: as JSON whole, in events one by
  * one. Where nobody would refuse anything, nothing is read and nothing held. It stands behind `policies`, so that what
  * an upstream said is judged before anything of ours has changed it, and what policies see of a reply is what goes on.
- */
+ *
+ * A GET whose events begin with one named `endpoint` is a session of 2024-11-05: from there on its stream is MCP's, its
+ * lists are read like others, and refusals of what is posted for it are said there (agent/mcp_sessions.h). */
 #include "agent/agent.h"
 #include "agent/events.h"
 #include "agent/mcp.h"
 #include "agent/mcp_pins.h"
+#include "agent/mcp_sessions.h"
 #include "authorize.h"
 #include "filter/decision.h"
 #include "lua/policy.h"
@@ -17,6 +20,8 @@
 #include <stdlib.h>
 
 #define FORESEE_BUDGET_NS (20 * EP_MS) /* for all entries of one list; what is left then stays in it */
+
+#define UNREAD_MAX ((size_t)1 << 20) /* bytes that the client of a session has not taken: refusals come by status then */
 
 #define TOLD_MAX 64u /* tools without a pin that are remembered, so that each is told once */
 
@@ -32,6 +37,8 @@ struct state {
     bool lists;               /* the answer may have lists in it */
     bool filtered;            /* authorize and the policies are asked about them */
     bool whole;               /* its body was asked for */
+    bool first;               /* its first event may make a session of it */
+    bool expected;            /* the calls are noted in a session */
     struct ep_events *events; /* it is events; NULL: not */
 };
 
@@ -231,23 +238,31 @@ static bool may_have_lists(const struct ep_stream *s)
     return any;
 }
 
+/* A client that opens a session of 2024-11-05 asks for nothing but events. So do others, who lose nothing but compression. */
+static bool may_begin_session(const struct ep_stream *s)
+{
+    return ep_str_eq(ep_stream_method(s), EP_STR("GET")) &&
+           ep_str_caseeq(ep_media_type(ep_headers_get_id(&s->request.headers, EP_HDR_ACCEPT)), EP_STR("text/event-stream"));
+}
+
 static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
 {
     const struct ep_mcp_config *config = &s->chain->config->mcp;
     const struct mcp *m = ep_filter_data(s);
     struct state *state = state_;
+    bool listed = s->protocol == &ep_agent_mcp.how && may_have_lists(s), judged;
 
     (void)end;
     if (config->pins && is_enforced(s) && !may_be_called(s))
         return EP_REPLIED;
-    if (s->protocol != &ep_agent_mcp.how || !may_have_lists(s))
+    state->expected = ep_mcp_session_expect(s);
+    if (!listed && !may_begin_session(s))
         return EP_NEXT;
-    state->filtered = config->filter_lists && (m->authorize.n || ep_policies_judge(s));
-    state->lists = state->filtered || config->pins;
-    if (!state->lists)
-        return EP_NEXT;
-    ep_headers_remove_id(&s->request.headers,
-                         EP_HDR_ACCEPT_ENCODING); /* what is compressed can't be judged event by event */
+    judged = m->authorize.n || ep_policies_judge(s);
+    state->filtered = config->filter_lists && judged;
+    state->lists = listed && (state->filtered || config->pins);
+    if (listed ? state->lists : judged || config->pins) /* what is compressed can't be judged event by event */
+        ep_headers_remove_id(&s->request.headers, EP_HDR_ACCEPT_ENCODING);
     return EP_NEXT;
 }
 
@@ -255,7 +270,7 @@ static enum ep_step request_headers(struct ep_stream *s, void *state_, bool end)
 
 static bool must_read(const struct ep_stream *s, const struct state *state)
 {
-    return state->filtered || is_enforced(s);
+    return state->lists && (state->filtered || is_enforced(s));
 }
 
 static void *from_arena(void *user, size_t n)
@@ -270,13 +285,22 @@ static enum ep_mcp_edit edit(struct ep_stream *s, const struct state *state, str
     struct mcp *m = ep_filter_data(s);
     struct judge judge = {
         .s = s, .mcp = m, .arena = arena, .filtered = state->filtered, .budget_ns = FORESEE_BUDGET_NS};
+    struct ep_call call = s->call;
+    enum ep_mcp_edit result;
     struct ep_scan json;
 
     if (!m->scanner)
         m->scanner = ep_scanner_new(ep_rng_u64(&s->worker->rng));
     if (!m->scanner || ep_scan_json(m->scanner, text.p, text.n, from_arena, arena, &json) != EP_SCAN_OK)
         return EP_MCP_UNREADABLE;
-    return ep_mcp_list_edit(text, &json, keep, &judge, arena, out);
+    s->brief = arena;
+    if (s->mcp_session) /* what is asked of an entry is asked of the POST that would call it */
+        ep_mcp_session_exchange(s, &call);
+    result = ep_mcp_list_edit(text, &json, keep, &judge, arena, out);
+    if (s->mcp_session)
+        ep_mcp_session_exchange(s, &call);
+    s->brief = NULL;
+    return result;
 }
 
 /* Nobody can say what is in it, so nobody shall see it, unless nothing would be taken out anyway. */
@@ -297,7 +321,8 @@ static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end
     struct state *state = state_;
     struct ep_str type;
 
-    if (EP_LIKELY(!state->lists) || end || s->local_reply || s->status != 200) {
+    state->first = s->live && ep_str_eq(ep_stream_method(s), EP_STR("GET")) && ep_stream_response_is_events(s);
+    if (EP_LIKELY(!state->lists && !state->first) || end || s->local_reply || s->status != 200) {
         ep_stream_leave_response_body(s);
         return EP_NEXT;
     }
@@ -316,21 +341,69 @@ static enum ep_step response_headers(struct ep_stream *s, void *state_, bool end
     return EP_BUFFER;
 }
 
+/* --- sessions of 2024-11-05 --- */
+
+static bool hear(void *user, struct ep_str events)
+{
+    struct ep_stream *s = user;
+
+    if (events.n && !s->ending) {
+        ep_body_push_copy(&s->mcp_session->say, events.p, events.n, &s->worker->slabs);
+        ep_stream_nudge_response(s);
+    }
+    return s->response.in_flight + s->mcp_session->say.bytes <= UNREAD_MAX;
+}
+
+static void close_session(struct ep_stream *s)
+{
+    if (s->mcp_session->session)
+        ep_mcp_session_close(s->mcp_session->session);
+    s->mcp_session->session = NULL;
+}
+
+static void begin_session(struct ep_stream *s, struct state *state, struct ep_str endpoint)
+{
+    struct ep_mcp_stream *m = s->mcp_session = EP_ARENA_NEW(&s->arena, struct ep_mcp_stream);
+    struct ep_str place = ep_mcp_endpoint(ep_stream_authority(s), ep_stream_path(s), endpoint, &s->arena);
+    ptrdiff_t path = ep_str_find(place, '\0', 0);
+
+    ep_body_init(&m->say);
+    m->error = ep_mcp_error;
+    m->method = EP_STR("POST");
+    if (path >= 0)
+        m->target = ep_str_n(place.p + path + 1, place.n - (size_t)path - 1);
+    m->session = ep_mcp_session_open(s, place, hear, s);
+    if (!m->session)
+        ep_warn("mcp", "a session isn't known: refusals of it come by status: %.*s", EP_STR_ARG(endpoint));
+    s->protocol = &ep_agent_mcp.how;
+    s->call.protocol = ep_str(ep_agent_mcp.how.name);
+    s->call.method = (struct ep_str){NULL, 0};
+    s->call.stream = true;
+    state->lists = state->filtered || s->chain->config->mcp.pins;
+}
+
 /* --- events --- */
 
 struct shown {
     struct ep_stream *s;
-    const struct state *state;
+    struct state *state;
     struct ep_arena arena; /* for one event: a stream may live for days */
 };
 
 static enum ep_event_verdict on_event(void *user, const struct ep_event *e, struct ep_str *replacement)
 {
     struct shown *shown = user;
+    struct state *state = shown->state;
     struct ep_str text, edited;
+    bool first = state->first;
     char *padded;
 
-    if (ep_mcp_is_blank(e->data)) /* primes a client for a resumption */
+    state->first = false;
+    if (first && ep_str_eq(e->name, EP_STR("endpoint"))) {
+        begin_session(shown->s, state, e->data);
+        return EP_EVENT_PASS;
+    }
+    if (!state->lists || ep_mcp_is_blank(e->data)) /* a blank one primes a client for a resumption */
         return EP_EVENT_PASS;
     ep_arena_fini(&shown->arena);
     ep_arena_init(&shown->arena, &shown->s->worker->chunks);
@@ -338,7 +411,7 @@ static enum ep_event_verdict on_event(void *user, const struct ep_event *e, stru
     memcpy(padded, e->data.p, e->data.n);
     memset(padded + e->data.n, 0, EP_SCAN_PADDING);
     text = ep_str_n(padded, e->data.n);
-    switch (edit(shown->s, shown->state, text, &shown->arena, &edited)) {
+    switch (edit(shown->s, state, text, &shown->arena, &edited)) {
     case EP_MCP_SAME:
         return EP_EVENT_PASS;
     case EP_MCP_EDITED:
@@ -348,8 +421,17 @@ static enum ep_event_verdict on_event(void *user, const struct ep_event *e, stru
         break;
     }
     /* Clients read no message from events of another name. */
-    return (e->name.n && !ep_str_eq(e->name, EP_STR("message"))) || !must_read(shown->s, shown->state) ? EP_EVENT_PASS
-                                                                                                       : EP_EVENT_STOP;
+    return (e->name.n && !ep_str_eq(e->name, EP_STR("message"))) || !must_read(shown->s, state) ? EP_EVENT_PASS
+                                                                                                : EP_EVENT_STOP;
+}
+
+/* Nobody looks at the events any more. */
+static void leave_events(struct ep_stream *s, struct state *state, struct ep_body *b)
+{
+    ep_events_release(state->events, b, &s->worker->slabs);
+    ep_events_fini(state->events);
+    state->events = NULL;
+    ep_stream_leave_response_body(s);
 }
 
 static enum ep_step events_pass(struct ep_stream *s, struct state *state, struct ep_body *b, bool end)
@@ -360,10 +442,13 @@ static enum ep_step events_pass(struct ep_stream *s, struct state *state, struct
     ep_arena_init(&shown.arena, &s->worker->chunks);
     result = ep_events_pass(state->events, b, end, &s->worker->slabs, on_event, &shown);
     ep_arena_fini(&shown.arena);
+    if (result == EP_EVENTS_GOOD && !state->first && !state->lists && !s->mcp_session)
+        leave_events(s, state, b);
     if (result == EP_EVENTS_TOO_LARGE && !must_read(s, state)) {
-        ep_events_release(state->events, b, &s->worker->slabs);
-        ep_events_fini(state->events);
-        state->events = NULL;
+        if (s->mcp_session) /* nobody knows any more where an event ends */
+            close_session(s);
+        leave_events(s, state, b);
+        return EP_NEXT;
     }
     return result == EP_EVENTS_GOOD ? EP_NEXT : unreadable(s, state);
 }
@@ -403,9 +488,14 @@ static void finish(struct ep_stream *s, void *state_)
 {
     struct state *state = state_;
 
-    (void)s;
     if (state->events)
         ep_events_fini(state->events);
+    if (EP_UNLIKELY(s->mcp_session != NULL)) {
+        close_session(s);
+        ep_body_fini(&s->mcp_session->say);
+    }
+    if (EP_UNLIKELY(state->expected) && (!s->time.upstream_acquired || (s->status >= 400 && !s->local_reply)))
+        ep_mcp_session_unexpect(s);
 }
 
 const struct ep_filter ep_filter_mcp = {

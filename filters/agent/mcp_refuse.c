@@ -4,13 +4,15 @@
  *   other requests      200, a JSON-RPC error with the HTTP status as its code (403, 429, 503 …)
  *   notifications       202 and nothing: a 4xx on notifications/initialized kills the client
  *   GET and DELETE      405, which clients take for "not offered here"
- *   in 2024-11-05       403, 429 …: what a POST is answered there is not read, but its status is
+ *   in 2024-11-05       202, and the answer as an event of the session's stream (agent/mcp_sessions.h); where that isn't known
+ *                       403, 429 …: what a POST is answered there is not read, but its status is
  *   malformed           400 with a JSON-RPC error
  *   begun event stream  one more event, then the end
  * The id is the request's own bytes. No mcp-session-id: clients adopt it from a refusal too. Whoever accepts no JSON
  * gets the same as an event. Before the body was read there is no id, and the answer is plain HTTP's. */
 #include "agent/agent.h"
 #include "agent/mcp.h"
+#include "agent/mcp_sessions.h"
 #include "observe/json.h"
 
 static void member(struct ep_json *j, const char *key, struct ep_str value)
@@ -106,6 +108,12 @@ static struct ep_str one(const struct ep_call *c, const struct ep_refusal *r, st
     return ep_json_take(&j, arena);
 }
 
+struct ep_str ep_mcp_error(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision,
+                           struct ep_arena *arena)
+{
+    return one(call, r, decision, true, arena);
+}
+
 static struct ep_str all(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision,
                          struct ep_arena *arena)
 {
@@ -123,7 +131,7 @@ static struct ep_str all(const struct ep_call *call, const struct ep_refusal *r,
 }
 
 /* Joined by one allocation: a batch may have many calls with long ids. */
-struct ep_str ep_mcp_events(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision,
+static struct ep_str events(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision, bool midstream,
                             struct ep_arena *arena)
 {
     struct ep_str open = EP_STR("event: message\ndata: "), close = EP_STR("\n\n"), json[EP_SCAN_BATCH_MAX];
@@ -133,7 +141,7 @@ struct ep_str ep_mcp_events(const struct ep_call *call, const struct ep_refusal 
     for (const struct ep_call *c = call; c && n < EP_COUNT(json); c = c->next) {
         if (!c->id_raw.n)
             continue;
-        json[n] = one(c, r, decision, true, arena);
+        json[n] = one(c, r, decision, midstream, arena);
         bytes += open.n + json[n++].n + close.n;
     }
     out = ep_arena_alloc(arena, bytes + 1);
@@ -145,6 +153,12 @@ struct ep_str ep_mcp_events(const struct ep_call *call, const struct ep_refusal 
         }
     }
     return ep_str_n(out, at);
+}
+
+struct ep_str ep_mcp_events(const struct ep_call *call, const struct ep_refusal *r, struct ep_str decision,
+                            struct ep_arena *arena)
+{
+    return events(call, r, decision, true, arena);
 }
 
 static bool has_id(const struct ep_call *call)
@@ -191,20 +205,31 @@ void ep_mcp_answer(const struct ep_call *call, const struct ep_refusal *r, struc
     ep_answer_common(out, r, decision, arena);
 }
 
+/* In 2024-11-05 the client waits on its event stream for what it posted. A fault that plays an HTTP failure is one. */
+static bool said_elsewhere(struct ep_stream *s, const struct ep_refusal *r)
+{
+    if (!s->call.answered_elsewhere || !has_id(&s->call) || (r->kind == EP_REFUSE_FAULT && !r->jsonrpc_code))
+        return false;
+    return ep_mcp_session_say(s, events(&s->call, r, s->decision_id, false, &s->arena));
+}
+
 void ep_mcp_refuse(struct ep_stream *s, const struct ep_refusal *r)
 {
-    struct ep_answer a;
+    struct ep_answer a = {.status = 202};
 
-    ep_mcp_answer(&s->call, r, s->decision_id, &s->arena, &a);
+    if (said_elsewhere(s, r))
+        ep_answer_common(&a, r, s->decision_id, &s->arena);
+    else
+        ep_mcp_answer(&s->call, r, s->decision_id, &s->arena, &a);
     ep_answer_send(s, &a);
 }
 
 void ep_mcp_refuse_midstream(struct ep_stream *s, const struct ep_refusal *r)
 {
-    struct ep_str events;
+    struct ep_str last;
 
     if (!ep_agent_midstream_events(s))
         return;
-    events = ep_mcp_events(&s->call, r, s->decision_id, &s->arena);
-    ep_stream_end_midway(s, ep_arena_printf(&s->arena, "\n\n%.*s", EP_STR_ARG(events)));
+    last = ep_mcp_events(&s->call, r, s->decision_id, &s->arena);
+    ep_stream_end_midway(s, ep_arena_printf(&s->arena, "\n\n%.*s", EP_STR_ARG(last)));
 }

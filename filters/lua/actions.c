@@ -265,6 +265,6 @@ int ep_policy_redact_action(lua_State *L)
 {
     struct ep_policy_object *o = ep_policy_object_check(L);
 
-    o->redactions = ep_redact_arguments(L, &o->s->arena, o->redactions);
+    o->redactions = ep_redact_arguments(L, ep_stream_brief(o->s), o->redactions);
     return 0;
 }

@@ -128,8 +128,6 @@ bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *c)
 
 /* --- match --- */
 
-enum matches { NO, UNSEEN, YES };
-
 static bool any_hit(const struct ep_policy_rule *r, struct ep_str value)
 {
     for (unsigned i = 0; i < r->n; i++) {
@@ -171,19 +169,19 @@ bool ep_policy_rule_holds(const struct ep_policy_rule *r, const struct ep_stream
 }
 
 /* A rule that says no decides; else what can't be seen makes the whole unseen. */
-static enum matches match(const struct ep_policy *p, const struct ep_stream *s, struct ep_call *c)
+static enum ep_policy_match match(const struct ep_policy *p, const struct ep_stream *s, struct ep_call *c)
 {
-    enum matches m = YES;
+    enum ep_policy_match m = EP_POLICY_MATCHES;
 
     for (unsigned i = 0; i < p->n_rules; i++) {
         const struct ep_policy_rule *r = &p->rules[i];
         if (!ep_policy_field_visible(r->field, c)) {
             if (r->field != EP_POLICY_PROTOCOL || !ep_str_eq(c->protocol, EP_STR("tcp")) || !any_hit(r, c->protocol))
-                m = UNSEEN; /* that it is opaque is known */
+                m = EP_POLICY_UNSEEN; /* that it is opaque is known */
             continue;
         }
         if (!ep_policy_rule_holds(r, s, c))
-            return NO;
+            return EP_POLICY_NO_MATCH;
     }
     return m;
 }
@@ -194,6 +192,13 @@ static bool needs_met(const struct ep_policy *p, const struct ep_call *c)
         if ((p->needs & (1u << f)) && !ep_policy_field_visible((enum ep_policy_field)f, c))
             return false;
     return true;
+}
+
+enum ep_policy_match ep_policy_matches(const struct ep_policy *p, const struct ep_stream *s, struct ep_call *c)
+{
+    enum ep_policy_match m = match(p, s, c);
+
+    return m == EP_POLICY_MATCHES && p->needs && !needs_met(p, c) ? EP_POLICY_UNSEEN : m;
 }
 
 /* --- counting --- */
@@ -247,7 +252,7 @@ void ep_policy_blinded(struct ep_policy_set *set, struct ep_policy *p, struct ep
         return;
     }
     v->code = "policy.blind";
-    v->reason = ep_arena_printf(&s->arena, "the policy can't see what it judges (%s)", why);
+    v->reason = ep_arena_printf(ep_stream_brief(s), "the policy can't see what it judges (%s)", why);
     denied(p, s, shadow || p->blind == EP_POLICY_BLIND_SHADOW, v);
 }
 
@@ -374,7 +379,7 @@ void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_s
     enum ep_mode mode = p->constitutional ? p->mode : EP_MAX(p->mode, set->mode);
     bool shadow = ep_policy_shadow(set, p, s);
     struct ep_policy_cover *cover;
-    enum matches m;
+    enum ep_policy_match m;
 
     *v = (struct ep_policy_verdict){.decision = EP_POLICY_ALLOW};
     if (mode == EP_MODE_OFF)
@@ -385,14 +390,14 @@ void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_s
         cover = ep_policy_cover(p, s);
         p->seen++;
         cover->seen++;
-        m = match(p, s, c);
-        if (m == NO)
+        m = ep_policy_matches(p, s, c);
+        if (m == EP_POLICY_NO_MATCH)
             return;
         v->matched = true;
         if (EP_UNLIKELY(p->matched++ == 0) && !p->duration && s->worker->stats)
             ep_policy_add_statistics(p, s->worker->stats);
         cover->matched++;
-        if (m == UNSEEN || (p->needs && !needs_met(p, c))) {
+        if (m == EP_POLICY_UNSEEN) {
             ep_policy_blinded(set, p, s, c->blind, v);
             return;
         }
@@ -405,16 +410,23 @@ void ep_policy_judge(struct ep_policy_set *set, struct ep_policy *p, struct ep_s
     run(set, p, s, c, phase, reply, shadow, now_ns, v);
 }
 
+struct ep_refusal ep_policy_refusal(const struct ep_policy *p, const struct ep_policy_verdict *v)
+{
+    return (struct ep_refusal){.kind = EP_REFUSE_POLICY,
+                               .policy = p->name,
+                               .policy_version = p->version,
+                               .principle = p->principle,
+                               .reason = v->reason,
+                               .code = v->code,
+                               .status = v->status,
+                               .grpc_status = -1};
+}
+
 void ep_policy_refuse(struct ep_stream *s, const struct ep_policy *p, const struct ep_call *call,
                       const struct ep_policy_verdict *v)
 {
-    ep_stream_refuse(s, &(struct ep_refusal){.kind = EP_REFUSE_POLICY,
-                                             .policy = p->name,
-                                             .policy_version = p->version,
-                                             .principle = p->principle,
-                                             .reason = v->reason,
-                                             .code = v->code,
-                                             .status = v->status,
-                                             .grpc_status = -1,
-                                             .call = call});
+    struct ep_refusal r = ep_policy_refusal(p, v);
+
+    r.call = call;
+    ep_stream_refuse(s, &r);
 }

@@ -50,7 +50,7 @@ static const char *check_code(lua_State *L, struct ep_policy_object *o, int inde
                memchr("._-", code.p[i], 3);
     if (!good)
         luaL_error(L, "code must be 1 to 64 of a-z, 0-9, '.', '_' and '-'");
-    return ep_arena_str(&o->s->arena, code).p;
+    return ep_arena_str(ep_stream_brief(o->s), code).p;
 }
 
 static int deny(lua_State *L)
@@ -61,7 +61,7 @@ static int deny(lua_State *L)
     ep_lua_charge(L, 20);
     o->denied = true;
     reason.n = EP_MIN(reason.n, 512u);
-    o->reason = ep_arena_str(&o->s->arena, reason);
+    o->reason = ep_arena_str(ep_stream_brief(o->s), reason);
     if (!lua_isnoneornil(L, 3)) {
         luaL_checktype(L, 3, LUA_TTABLE);
         if (lua_getfield(L, 3, "status") != LUA_TNIL)

@@ -9,7 +9,9 @@
  * policies follow. */
 #include "agent/agent.h"
 #include "agent/events.h"
+#include "agent/mcp_sessions.h"
 #include "filter/chain.h"
+#include "lua/answers.h"
 #include "lua/policy.h"
 #include "lua/record.h"
 #include "lua/watch.h"
@@ -36,6 +38,7 @@ struct state {
     struct pending *pending, **pending_end;
     enum buffering buffering;
     struct ep_policy_watch *watch; /* of a response of events; NULL: nobody watches */
+    struct ep_policy_answers *answers; /* of a session of MCP 2024-11-05, in its place */
 };
 
 /* Fields of the call record are filled by `agent`. Without it in front, a rule about them would do nothing. */
@@ -161,6 +164,24 @@ static bool did_match(const struct state *state, unsigned i)
 
 static void calls_woken(struct ep_policy_wait *w);
 
+/* Whoever judges answers is blind to one that comes on a stream which isn't known here. True: nobody minds. */
+static bool answers_are_seen(struct ep_policy_set *set, struct ep_stream *s, const struct state *state)
+{
+    struct ep_policy_verdict v = {.decision = EP_POLICY_ALLOW};
+
+    if (EP_LIKELY(!s->call.answered_elsewhere) || ep_mcp_session_is_known(s))
+        return true;
+    for (unsigned i = 0; i < set->n && !v.refuse; i++) {
+        struct ep_policy *p = set->v[i];
+        if (!did_match(state, i) || !ep_policy_judges_answers(set, p))
+            continue;
+        ep_policy_blinded(set, p, s, EP_BLIND_STREAMED, &v);
+        if (v.refuse)
+            ep_policy_refuse(s, p, NULL, &v);
+    }
+    return !v.refuse;
+}
+
 /* Events that some policy will want to see must not come compressed. */
 static void ask_for_plain_events(const struct ep_policy_set *set, struct ep_stream *s, const struct state *state)
 {
@@ -210,9 +231,10 @@ static enum going ask_calls(struct ep_policy_set *set, struct ep_stream *s, stru
         }
     }
     count(set, false, state->failed);
-    if (set->replies || set->events)
-        ask_for_plain_events(set, s, state);
-    return PASSED;
+    if (!(set->replies || set->events))
+        return PASSED;
+    ask_for_plain_events(set, s, state);
+    return answers_are_seen(set, s, state) ? PASSED : REFUSED;
 }
 
 static enum going judge_calls(struct ep_policy_set *set, struct ep_stream *s, struct state *state, uint64_t now)
@@ -495,11 +517,24 @@ static void read_body(struct ep_stream *s, struct ep_policy_reply *r, struct ep_
     r->whole = r->why == EP_BLIND_NOT;
 }
 
+/* A stream that carries answers to many calls; known by its first event, before it has passed. */
+static enum ep_step answers_body(struct ep_stream *s, struct state *state, struct ep_body *b, bool end)
+{
+    if (!state->answers) {
+        ep_policy_watch_free(state->watch);
+        state->watch = NULL;
+        state->answers = ep_policy_answers_new(ep_filter_data(s), s);
+    }
+    return ep_policy_answers_pass(state->answers, b, end) ? EP_NEXT : EP_REPLIED;
+}
+
 static enum ep_step watch_body(struct ep_stream *s, struct state *state, struct ep_body *b, bool end)
 {
     struct ep_policy_verdict v;
     struct ep_policy *p;
 
+    if (EP_UNLIKELY(s->mcp_session != NULL))
+        return answers_body(s, state, b, end);
     if (ep_policy_watch_pass(state->watch, b, end && !s->midway, &s->worker->slabs, &p, &v) == EP_POLICY_WATCH_ON)
         return EP_NEXT;
     ep_policy_refuse(s, p, NULL, &v);
@@ -517,6 +552,8 @@ static enum ep_step response_body(struct ep_stream *s, void *state_, struct ep_b
         ep_record_body(state->record, b, end);
     if (EP_UNLIKELY(state->watch != NULL))
         return watch_body(s, state, b, end);
+    if (EP_UNLIKELY(s->mcp_session != NULL))
+        return answers_body(s, state, b, end);
     if (why == NOT || !end)
         return EP_NEXT;
     state->buffering = NOT;
@@ -555,6 +592,7 @@ static void finish(struct ep_stream *s, void *state_)
     state->record = NULL;
     ep_policy_watch_free(state->watch);
     state->watch = NULL;
+    ep_policy_answers_free(state->answers);
 }
 
 const struct ep_filter ep_filter_policies = {

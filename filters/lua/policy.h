@@ -312,6 +312,8 @@ void ep_policy_wait_drop(struct ep_policy_wait *w);
 bool ep_policy_shadow(const struct ep_policy_set *set, const struct ep_policy *p, struct ep_stream *s);
 /* Appends members: enforced, would_deny, enforces_at. */
 void ep_policy_life_json(const struct ep_policy *p, struct ep_json *j);
+/* What a verdict that refuses says; as long as its slices. */
+struct ep_refusal ep_policy_refusal(const struct ep_policy *p, const struct ep_policy_verdict *v);
 /* Refuses by a verdict that does; `call`: of a batch the one that was judged, NULL: no certain one. */
 void ep_policy_refuse(struct ep_stream *s, const struct ep_policy *p, const struct ep_call *call,
                       const struct ep_policy_verdict *v);
@@ -324,6 +326,9 @@ const struct ep_model_names *ep_policy_field_list(enum ep_policy_field f, const 
 /* False when the value may be there and can't be seen. */
 bool ep_policy_field_visible(enum ep_policy_field f, const struct ep_call *call);
 
+/* Whether the call is one of the policy's, and all that it needs of it is there. UNSEEN: what is out of sight may be it. */
+enum ep_policy_match { EP_POLICY_NO_MATCH, EP_POLICY_UNSEEN, EP_POLICY_MATCHES };
+enum ep_policy_match ep_policy_matches(const struct ep_policy *p, const struct ep_stream *s, struct ep_call *call);
 /* One key of `match`, of what can be seen. */
 bool ep_policy_rule_holds(const struct ep_policy_rule *r, const struct ep_stream *s, struct ep_call *call);
 

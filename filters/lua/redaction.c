@@ -24,7 +24,7 @@ bool ep_policy_redacted(struct ep_stream *s, struct ep_policy *p, const unsigned
             continue;
         if (audited)
             *audited |= 1u << k;
-        what = ep_arena_printf(&s->arena, "%.*s%s%.*s: %u", EP_STR_ARG(what), what.n ? ", " : "", EP_STR_ARG(name),
+        what = ep_arena_printf(ep_stream_brief(s), "%.*s%s%.*s: %u", EP_STR_ARG(what), what.n ? ", " : "", EP_STR_ARG(name),
                                found[k]);
     }
     return !what.n || ep_stream_audit(s, &(struct ep_decision){.decision = shadow ? "shadow_redact" : "redact",

@@ -66,7 +66,7 @@ struct ep_policy_watch *ep_policy_watch_new(struct ep_policy_set *set, struct ep
 
 void ep_policy_watch_add(struct ep_policy_watch *w, struct ep_policy *p, const struct ep_redaction *rules)
 {
-    struct stage *x = EP_ARENA_NEW(&w->s->arena, struct stage);
+    struct stage *x = EP_ARENA_NEW(ep_stream_brief(w->s), struct stage);
 
     x->policy = p;
     x->rules = rules;
@@ -492,6 +492,34 @@ enum ep_policy_watched ep_policy_watch_pass(struct ep_policy_watch *w, struct ep
         flush_all(w);
     ep_arena_fini(&w->arena);
     if (!w->stopped)
+        return EP_POLICY_WATCH_ON;
+    *who = w->who;
+    *v = w->verdict;
+    return EP_POLICY_WATCH_REFUSED;
+}
+
+struct ep_policy_watch *ep_policy_watch_one(struct ep_policy_set *set, struct ep_stream *s)
+{
+    struct ep_policy_watch *w = EP_ARENA_NEW(ep_stream_brief(s), struct ep_policy_watch);
+
+    w->set = set;
+    w->s = s;
+    w->last = &w->stages;
+    ep_events_init(&w->events, s->chain->config->max_body_bytes);
+    return w;
+}
+
+enum ep_policy_watched ep_policy_watch_event(struct ep_policy_watch *w, const struct ep_event *e, struct ep_str *data,
+                                             struct ep_policy **who, struct ep_policy_verdict *v)
+{
+    bool good;
+
+    ep_arena_init(&w->arena, &w->s->worker->chunks);
+    w->replacement = e->data;
+    good = through(w, w->stages, e);
+    *data = w->replacement.p == e->data.p ? e->data : ep_arena_str(ep_stream_brief(w->s), w->replacement);
+    ep_arena_fini(&w->arena);
+    if (good)
         return EP_POLICY_WATCH_ON;
     *who = w->who;
     *v = w->verdict;

@@ -40,5 +40,9 @@ void ep_policy_watch_add(struct ep_policy_watch *w, struct ep_policy *p, const s
 enum ep_policy_watched ep_policy_watch_pass(struct ep_policy_watch *w, struct ep_body *b, bool end,
                                             struct ep_slab_pool *slabs, struct ep_policy **who,
                                             struct ep_policy_verdict *v);
+/* Instead: of one event that is a whole of its own, in stream->brief. *data is what may go on of it, there or the event's own. */
+struct ep_policy_watch *ep_policy_watch_one(struct ep_policy_set *set, struct ep_stream *s);
+enum ep_policy_watched ep_policy_watch_event(struct ep_policy_watch *w, const struct ep_event *e, struct ep_str *data,
+                                             struct ep_policy **who, struct ep_policy_verdict *v);
 
 #endif

@@ -20,7 +20,10 @@
 struct options {
     const char *url, *out;
     char *headers;
+    struct ep_mcp_client_options client;
 };
+
+enum { KEY_CA = 256, KEY_CERTIFICATE, KEY_KEY };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -30,6 +33,19 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case 'o':
         o->out = arg;
+        return 0;
+    case KEY_CA:
+        o->client.ca = arg;
+        return 0;
+    case KEY_CERTIFICATE:
+        o->client.certificate = arg;
+        return 0;
+    case KEY_KEY:
+        o->client.key = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (!o->client.certificate != !o->client.key)
+            argp_error(state, "--client-cert and --client-key belong together");
         return 0;
     case 'H':
         if (strpbrk(arg, "\r\n") || asprintf(&more, "%s%s\r\n", o->headers ? o->headers : "", arg) < 0)
@@ -45,6 +61,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp_option argp_options[] = {
     {"out", 'o', "FILE", 0, "where to write them; without it to the standard output", 0},
     {"header", 'H', "NAME: VALUE", 0, "a header of every request; may be repeated", 0},
+    {"ca", KEY_CA, "FILE", 0, "PEM of the roots that an https server is verified by, in place of the system's", 0},
+    {"client-cert", KEY_CERTIFICATE, "FILE", 0, "PEM of a certificate to show to an https server", 0},
+    {"client-key", KEY_KEY, "FILE", 0, "PEM of its key", 0},
     {0},
 };
 
@@ -188,9 +207,12 @@ static bool ask(struct found *f, const struct options *o, struct ep_error *err)
     bool any = false;
 
     for (size_t i = 0; i < EP_COUNT(ways); i++) {
+        struct ep_mcp_client_options client = o->client;
         struct ep_mcp_client c;
         bool none = false, good;
-        if (!ep_mcp_client_init(&c, o->url, o->headers, err))
+        client.url = o->url;
+        client.headers = o->headers;
+        if (!ep_mcp_client_init(&c, &client, err))
             return false;
         good = ways[i](f, &c, &none, err);
         ep_mcp_client_fini(&c);
@@ -278,6 +300,6 @@ int ep_cli_mcp(int argc, char **argv)
         return pin(argc - 1, argv + 1);
     }
     fprintf(argc > 1 && strcmp(argv[1], "--help") == 0 ? stdout : stderr,
-            "Usage: ephor mcp pin URL [--out FILE] [--header 'NAME: VALUE']\n");
+            "Usage: ephor mcp pin URL [--out FILE] [--header 'NAME: VALUE'] [--ca FILE] [--client-cert FILE --client-key FILE]\n");
     return argc > 1 && strcmp(argv[1], "--help") == 0 ? EP_EXIT_GOOD : EP_EXIT_USAGE;
 }

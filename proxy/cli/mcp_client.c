@@ -1,4 +1,5 @@
-/* The client of `ephor mcp`: cli/mcp_client.h. */
+/* The client of `ephor mcp`: cli/mcp_client.h. It runs a worker of its own, a turn at a time, so that its connections
+ * and their TLS are those of the proxy. */
 #include "cli/mcp_client.h"
 
 #include <errno.h>
@@ -6,96 +7,89 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/time.h>
-#include <unistd.h>
 
 #include "agent/json.h"
+#include "config/files.h"
+#include "net/alpn.h"
+#include "net/tls.h"
 
-#define TIMEOUT_S  30
+#define TIMEOUT_NS (30 * EP_S) /* of the dial, and of the answer */
 #define ANSWER_MAX ((size_t)16 << 20)
+#define PEM_MAX    ((size_t)4 << 20)
 
-bool ep_mcp_client_init(struct ep_mcp_client *c, const char *url, const char *headers, struct ep_error *err)
+/* --- the address --- */
+
+static bool split(struct ep_mcp_client *c, const char *url, struct ep_error *err)
 {
-    const struct ep_str scheme = EP_STR("http://");
-    struct ep_str rest = ep_str(url), authority;
+    static const struct {
+        const char *scheme, *port;
+    } schemes[] = {{"http://", "80"}, {"https://", "443"}};
+    struct ep_str rest = {NULL, 0}, authority;
     ptrdiff_t slash, colon, bracket;
 
-    *c = (struct ep_mcp_client){.headers = headers};
-    if (!ep_str_casestarts(rest, scheme))
-        return ep_error_set(
-            err, "'%s' is no http:// address; for https:// ask through a listener of ephor that goes there", url);
-    rest = ep_str_n(rest.p + scheme.n, rest.n - scheme.n);
+    for (size_t i = 0; i < EP_COUNT(schemes); i++) {
+        struct ep_str scheme = ep_str(schemes[i].scheme);
+        if (!ep_str_casestarts(ep_str(url), scheme))
+            continue;
+        rest = ep_str_n(url + scheme.n, strlen(url) - scheme.n);
+        c->port = ep_str(schemes[i].port);
+        c->secure = i == 1;
+    }
+    if (!rest.p)
+        return ep_error_set(err, "'%s' is neither an http:// nor an https:// address", url);
     slash = ep_str_find(rest, '/', 0);
     authority = slash < 0 ? rest : ep_str_n(rest.p, (size_t)slash);
     c->path = slash < 0 ? EP_STR("/") : ep_str_n(rest.p + slash, rest.n - (size_t)slash);
     bracket = ep_str_find(authority, ']', 0);
     colon = ep_str_find(authority, ':', bracket < 0 ? 0 : (size_t)bracket);
     c->host = colon < 0 ? authority : ep_str_n(authority.p, (size_t)colon);
-    c->port = colon < 0 ? EP_STR("80") : ep_str_n(authority.p + colon + 1, authority.n - (size_t)colon - 1);
+    if (colon >= 0)
+        c->port = ep_str_n(authority.p + colon + 1, authority.n - (size_t)colon - 1);
     if (c->host.n > 2 && c->host.p[0] == '[')
         c->host = ep_str_n(c->host.p + 1, c->host.n - 2);
     return (c->host.n && c->port.n) || ep_error_set(err, "'%s' names no host", url);
 }
 
-/* --- the wire --- */
-
-static int dial(const struct ep_mcp_client *c, struct ep_error *err)
+static bool read_pem(const char *path, struct ep_str *out, struct ep_error *err)
 {
-    struct timeval limit = {.tv_sec = TIMEOUT_S};
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
-    char host[256], port[16];
-    int fd = -1, failed;
+    struct ep_error why;
 
-    if (c->host.n >= sizeof host || c->port.n >= sizeof port) {
-        ep_error_set(err, "the address is too long");
-        return -1;
-    }
-    snprintf(host, sizeof host, "%.*s", EP_STR_ARG(c->host));
-    snprintf(port, sizeof port, "%.*s", EP_STR_ARG(c->port));
-    failed = getaddrinfo(host, port, &hints, &found);
-    if (failed) {
-        ep_error_set(err, "%s: %s", host, gai_strerror(failed));
-        return -1;
-    }
-    for (struct addrinfo *a = found; a && fd < 0; a = a->ai_next) {
-        fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (fd >= 0 && (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) < 0 ||
-                        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0 ||
-                        connect(fd, a->ai_addr, a->ai_addrlen) < 0)) {
-            ep_error_set(err, "%s port %s: %s", host, port, strerror(errno));
-            close(fd);
-            fd = -1;
-        }
-    }
-    freeaddrinfo(found);
-    return fd;
+    if (!path || ep_file_read(ep_str(path), PEM_MAX, out, &why))
+        return true;
+    return ep_error_set(err, "%s: %s", path, why.text);
 }
 
-static bool say(const struct ep_mcp_client *c, int fd, const char *method, struct ep_str body, const char *extra,
-                struct ep_error *err)
+static bool make_tls(struct ep_mcp_client *c, const struct ep_mcp_client_options *o, struct ep_error *err)
 {
-    bool v6 = ep_str_find(c->host, ':', 0) >= 0;
-    size_t sent = 0, n;
-    char *text;
-    int length =
-        asprintf(&text,
-                 "%s %.*s HTTP/1.1\r\nhost: %s%.*s%s:%.*s\r\ncontent-type: application/json\r\n"
-                 "accept: application/json, text/event-stream\r\ncontent-length: %zu\r\nconnection: close\r\n"
-                 "%s%s%s%s%s\r\n%.*s",
-                 method, EP_STR_ARG(c->path), v6 ? "[" : "", EP_STR_ARG(c->host), v6 ? "]" : "", EP_STR_ARG(c->port),
-                 body.n, c->headers ? c->headers : "", extra, c->session.n ? "mcp-session-id: " : "",
-                 c->session.n ? c->session.p : "", c->session.n ? "\r\n" : "", EP_STR_ARG(body));
+    static const char *const alpn[] = {EP_ALPN_HTTP1, NULL};
+    struct ep_str roots = {NULL, 0}, certificate = {NULL, 0}, key = {NULL, 0};
 
-    if (length < 0)
-        abort();
-    for (n = (size_t)length; sent < n;) {
-        ssize_t more = send(fd, text + sent, n - sent, MSG_NOSIGNAL);
-        if (more <= 0)
-            break;
-        sent += (size_t)more;
-    }
-    free(text);
-    return sent == n || ep_error_set(err, "sending: %s", strerror(errno));
+    if (read_pem(o->ca, &roots, err) && read_pem(o->certificate, &certificate, err) && read_pem(o->key, &key, err))
+        c->tls = ep_tls_context_new(&(struct ep_tls_options){.verify = EP_TLS_VERIFY_NAME,
+                                                             .roots_pem = roots,
+                                                             .certificate_pem = certificate,
+                                                             .key_pem = key,
+                                                             .alpn = alpn},
+                                    err);
+    ep_file_free(&roots, false);
+    ep_file_free(&certificate, false);
+    ep_file_free(&key, true);
+    return c->tls != NULL;
+}
+
+bool ep_mcp_client_init(struct ep_mcp_client *c, const struct ep_mcp_client_options *o, struct ep_error *err)
+{
+    *c = (struct ep_mcp_client){.headers = o->headers};
+    if (!split(c, o->url, err))
+        return false;
+    if (!c->secure && (o->ca || o->certificate))
+        return ep_error_set(err, "'%s' is no https:// address, and options of TLS are given", o->url);
+    if (c->secure && !make_tls(c, o, err))
+        return false;
+    if (ep_worker_init(&c->worker, 0, err))
+        return true;
+    ep_tls_context_unref(c->tls);
+    return false;
 }
 
 /* --- the answer --- */
@@ -199,6 +193,21 @@ static char *body_of(const struct answer *a, bool closed, size_t *n)
     return NULL;
 }
 
+/* --- one request and its answer --- */
+
+struct exchange {
+    char *request;
+    size_t n_request;
+    struct answer a;
+    char *body; /* of the answer; NULL: not whole yet */
+    size_t n;
+    unsigned status;
+    bool over; /* the connection is */
+    enum ep_close why;
+    int error;
+    char text[128];
+};
+
 static void find_head(struct answer *a)
 {
     const char *end = a->head ? NULL : memmem(a->text, a->n, "\r\n\r\n", 4);
@@ -207,69 +216,171 @@ static void find_head(struct answer *a)
         a->head = (size_t)(end - a->text) + 4;
 }
 
-/* Reads until the answer is whole: a server may leave its events open. */
-static char *hear(int fd, struct answer *a, unsigned *status, size_t *n, struct ep_error *err)
+/* A server may leave its events open: what is looked for is the answer. */
+static void look(struct ep_conn *c, struct exchange *x, bool closed)
 {
-    char *body = NULL;
-    ssize_t got = 1;
+    struct answer *a = &x->a;
+    bool http = false;
 
-    while (got > 0 && a->n < ANSWER_MAX) {
-        if (a->n + 1 >= a->room)
-            a->text = ep_realloc(a->text, a->room = a->room ? 2 * a->room : 1u << 16);
-        got = recv(fd, a->text + a->n, a->room - a->n - 1, 0);
-        a->n += got > 0 ? (size_t)got : 0;
-        a->text[a->n] = '\0';
+    if (a->n)
         find_head(a);
-        if (!a->head)
-            continue;
-        if (sscanf(a->text, "HTTP/1.%*c %3u", status) != 1)
-            break;
-        if (*status != 200) {
-            *n = 0;
-            return ep_calloc(1, EP_SCAN_PADDING);
-        }
-        body = body_of(a, got == 0, n);
-        if (body)
-            return body;
+    if (a->head) {
+        http = sscanf(a->text, "HTTP/1.%*c %3u", &x->status) == 1;
+        if (http && x->status == 200)
+            x->body = body_of(a, closed, &x->n);
+        else if (http)
+            x->body = ep_calloc(1, EP_SCAN_PADDING);
     }
-    ep_error_set(err, "the answer: %s",
-                 got < 0              ? strerror(errno)
-                 : a->n >= ANSWER_MAX ? "longer than 16 MiB"
-                                      : "it is cut");
-    return NULL;
+    if (x->body || closed || (a->head && !http) || a->n >= ANSWER_MAX)
+        ep_conn_close(c);
 }
 
-/* Ends the session, if there is one; what the server thinks of that is its own matter. */
-void ep_mcp_client_fini(struct ep_mcp_client *c)
+static void on_ready(struct ep_conn *c)
 {
-    struct ep_error ignored;
-    int fd = c->session.n ? dial(c, &ignored) : -1;
+    struct exchange *x = c->user;
 
-    if (fd >= 0) {
-        say(c, fd, "DELETE", (struct ep_str){"", 0}, "", &ignored);
-        shutdown(fd, SHUT_WR);
-        for (char rest[512]; recv(fd, rest, sizeof rest, 0) > 0;)
-            continue;
-        close(fd);
-    }
-    free((char *)(uintptr_t)c->session.p);
+    ep_conn_deadline(c, TIMEOUT_NS);
+    ep_conn_write(c, x->request, x->n_request);
+}
+
+static void on_data(struct ep_conn *c, struct ep_slab *slab, const unsigned char *p, size_t n)
+{
+    struct exchange *x = c->user;
+    struct answer *a = &x->a;
+
+    (void)slab;
+    if (a->n + n >= a->room)
+        a->text = ep_realloc(a->text, a->room = EP_MAX(2 * a->room, a->n + n + 1));
+    memcpy(a->text + a->n, p, n);
+    a->n += n;
+    a->text[a->n] = '\0';
+    look(c, x, false);
+}
+
+/* Without a close_notify the end may be anybody's. */
+static void on_eof(struct ep_conn *c)
+{
+    const struct ep_tls_info *tls = ep_conn_tls_info(c);
+    struct exchange *x = c->user;
+
+    if (!tls || tls->close_notify)
+        look(c, x, true);
+    else
+        ep_conn_close(c);
+}
+
+static void on_closed(struct ep_conn *c, enum ep_close why)
+{
+    struct exchange *x = c->user;
+
+    x->over = true;
+    x->why = why;
+    x->error = c->error;
+    memcpy(x->text, c->error_text, sizeof x->text);
+}
+
+static const struct ep_conn_handler handler = {
+    .name = "mcp client", .on_ready = on_ready, .on_data = on_data, .on_eof = on_eof, .on_closed = on_closed};
+
+static void write_request(struct exchange *x, const struct ep_mcp_client *c, const char *method, struct ep_str body,
+                          const char *extra)
+{
+    bool v6 = ep_str_find(c->host, ':', 0) >= 0;
+    int length =
+        asprintf(&x->request,
+                 "%s %.*s HTTP/1.1\r\nhost: %s%.*s%s:%.*s\r\ncontent-type: application/json\r\n"
+                 "accept: application/json, text/event-stream\r\ncontent-length: %zu\r\nconnection: close\r\n"
+                 "%s%s%s%s%s\r\n%.*s",
+                 method, EP_STR_ARG(c->path), v6 ? "[" : "", EP_STR_ARG(c->host), v6 ? "]" : "", EP_STR_ARG(c->port),
+                 body.n, c->headers ? c->headers : "", extra, c->session.n ? "mcp-session-id: " : "",
+                 c->session.n ? c->session.p : "", c->session.n ? "\r\n" : "", EP_STR_ARG(body));
+
+    if (length < 0)
+        abort();
+    x->n_request = (size_t)length;
+}
+
+/* False: nothing was heard. */
+static bool ask(struct ep_mcp_client *c, struct exchange *x, const struct addrinfo *a)
+{
+    struct ep_addr to = {.len = a->ai_addrlen};
+
+    x->over = false;
+    if (a->ai_addrlen > sizeof to.u)
+        return false;
+    memcpy(&to.u, a->ai_addr, a->ai_addrlen);
+    if (!ep_conn_connect(&c->worker, &to, NULL, TIMEOUT_NS, c->tls, c->host, &handler, x))
+        return false;
+    while (!x->over)
+        ep_worker_turn(&c->worker, true);
+    return x->a.n > 0;
+}
+
+static bool explain(const struct ep_mcp_client *c, const struct exchange *x, struct ep_error *err)
+{
+    const char *where = x->a.n ? "the answer" : "the connection";
+
+    if (x->why == EP_CLOSE_TLS)
+        return ep_error_set(err, "%.*s port %.*s: TLS: %s", EP_STR_ARG(c->host), EP_STR_ARG(c->port), x->text);
+    if (x->a.n >= ANSWER_MAX)
+        return ep_error_set(err, "the answer: longer than 16 MiB");
+    return ep_error_set(err, "%.*s port %.*s: %s: %s", EP_STR_ARG(c->host), EP_STR_ARG(c->port), where,
+                        x->error                     ? strerror(x->error)
+                        : x->why == EP_CLOSE_TIMEOUT ? "it takes too long"
+                                                     : "it is cut");
+}
+
+/* At the first address that answers anything. False with err. */
+static bool exchange(struct ep_mcp_client *c, struct exchange *x, struct ep_error *err)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+    char *host = ep_strndup(c->host.p, c->host.n), *port = ep_strndup(c->port.p, c->port.n);
+    int failed = getaddrinfo(host, port, &hints, &found);
+    bool heard = false;
+
+    if (failed)
+        ep_error_set(err, "%s: %s", host, gai_strerror(failed));
+    for (const struct addrinfo *a = found; a && !heard; a = a->ai_next)
+        heard = ask(c, x, a);
+    if (found)
+        freeaddrinfo(found);
+    free(host);
+    free(port);
+    return x->body || (!failed && explain(c, x, err));
 }
 
 char *ep_mcp_client_post(struct ep_mcp_client *c, struct ep_str body, const char *extra, unsigned *status, size_t *n,
                          struct ep_error *err)
 {
-    struct answer a = {0};
-    struct ep_str session;
-    char *text = NULL;
-    int fd = dial(c, err);
+    struct exchange x = {0};
+    struct ep_str session = {NULL, 0};
 
-    if (fd >= 0 && say(c, fd, "POST", body, extra, err))
-        text = hear(fd, &a, status, n, err);
-    if (fd >= 0)
-        close(fd);
-    session = text && !c->session.n ? header(&a, "mcp-session-id") : (struct ep_str){NULL, 0};
+    write_request(&x, c, "POST", body, extra);
+    if (exchange(c, &x, err) && !c->session.n)
+        session = header(&x.a, "mcp-session-id");
     if (session.n)
         c->session = ep_str_n(ep_strndup(session.p, session.n), session.n);
-    free(a.text);
-    return text;
+    *status = x.status;
+    *n = x.n;
+    free(x.request);
+    free(x.a.text);
+    return x.body;
+}
+
+/* Ends the session, if there is one; what the server thinks of that is its own matter. */
+void ep_mcp_client_fini(struct ep_mcp_client *c)
+{
+    struct exchange x = {0};
+    struct ep_error ignored;
+
+    if (c->session.n) {
+        write_request(&x, c, "DELETE", (struct ep_str){"", 0}, "");
+        exchange(c, &x, &ignored);
+        free(x.request);
+        free(x.a.text);
+        free(x.body);
+    }
+    ep_worker_fini(&c->worker);
+    ep_tls_context_unref(c->tls);
+    free((char *)(uintptr_t)c->session.p);
 }

@@ -1,18 +1,28 @@
-/* A small MCP client over HTTP/1.1 without TLS: one request on a connection of its own, answered by JSON or by events. For
- * `ephor mcp`. */
+/* A small MCP client over HTTP/1.1, with TLS or without: one request on a connection of its own, answered by JSON or by events.
+ * For `ephor mcp`. */
 #ifndef EP_CLI_MCP_CLIENT_H
 #define EP_CLI_MCP_CLIENT_H
 
-#include "base/base.h"
+#include "net/worker.h"
+
+struct ep_mcp_client_options {
+    const char *url;               /* "http[s]://host[:port]/path" */
+    const char *headers;           /* lines that go with every request, each with its CRLF; NULL: none */
+    const char *ca;                /* file of the roots that the server is verified by; NULL: the system's */
+    const char *certificate, *key; /* files, of what is shown to the server; NULL: nothing */
+};
 
 struct ep_mcp_client {
-    struct ep_str host, port, path;
-    const char *headers;   /* lines that go with every request, each with its CRLF */
+    struct ep_worker worker;
+    struct ep_tls_context *tls;    /* NULL: without */
+    struct ep_str host, port, path; /* of the URL */
+    bool secure;
+    const char *headers;
     struct ep_str session; /* of initialize; malloc'd, NUL-terminated */
 };
 
-/* "http://host[:port]/path". False with err. Slices point into `url`. */
-bool ep_mcp_client_init(struct ep_mcp_client *c, const char *url, const char *headers, struct ep_error *err);
+/* False with err, and nothing to free. What `o` points to must outlive the client, but for the files. */
+bool ep_mcp_client_init(struct ep_mcp_client *c, const struct ep_mcp_client_options *o, struct ep_error *err);
 void ep_mcp_client_fini(struct ep_mcp_client *c);
 
 /* Posts a message. The answer with this id: malloc'd, with EP_SCAN_PADDING bytes behind it; of a notification (id empty) or

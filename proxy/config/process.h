@@ -67,6 +67,7 @@ struct ep_server {
     struct ep_egress *egress;
     struct ep_pinned *pinned;
     struct ep_audit *audit;
+    struct ep_mcp_sessions *mcp_sessions; /* agent/mcp_sessions.h; outlives configurations */
     struct ep_limiter *limiter; /* buckets of the filter ratelimit; outlives configurations */
     struct ep_lua_compiled *compiled;
     struct ep_memory *memory; /* what policies remember; outlives configurations */

@@ -8,6 +8,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "agent/mcp_sessions.h"
 #include "config/binds.h"
 #include "config/process.h"
 #include "filter/pinned.h"
@@ -99,6 +100,7 @@ struct ep_server *ep_server_new(const char *path, struct ep_config *config, stru
     s->memory = ep_memory_new();
     s->compiled = ep_lua_compiled_new();
     s->limiter = ep_limiter_new(EP_LIMITER_SLOTS);
+    s->mcp_sessions = ep_mcp_sessions_new();
     s->pinned = ep_pinned_new();
     s->signal_fd = -1;
     s->started_wall_ns = ep_clock_wall_ns();
@@ -176,6 +178,7 @@ void ep_server_free(struct ep_server *s)
     ep_memory_free(s->memory);
     ep_lua_compiled_free(s->compiled);
     ep_limiter_free(s->limiter);
+    ep_mcp_sessions_free(s->mcp_sessions);
     ep_identity_unref(s->identity);
     ep_egress_unref(s->egress); /* with the last view: the CA's key is overwritten */
     ep_pinned_free(s->pinned);

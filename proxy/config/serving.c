@@ -310,6 +310,7 @@ bool ep_serving_init(struct ep_serving *v, struct ep_server *s, unsigned index, 
     v->worker.memory = s->memory;
     v->worker.compiled = s->compiled;
     v->worker.limiter = s->limiter;
+    v->worker.mcp_sessions = s->mcp_sessions;
     v->worker.stats = s->shards[index];
     v->ear = ep_audit_ear_new(&v->worker);
     v->spans = ep_span_export_new(&v->worker);

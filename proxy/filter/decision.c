@@ -37,7 +37,7 @@ static struct ep_str metadata(struct ep_stream *s)
     member(&j, "request_id", ep_headers_get_id(&s->request.headers, EP_HDR_X_REQUEST_ID));
     ep_json_kstr(&j, "peer_constitution", ep_str(ep_constitution_peer_name(s->peer_constitution)));
     ep_json_object_end(&j);
-    text = ep_arena_str(&s->arena, ep_json_text(&j));
+    text = ep_arena_str(ep_stream_brief(s), ep_json_text(&j));
     ep_json_fini(&j);
     return text;
 }
@@ -45,7 +45,7 @@ static struct ep_str metadata(struct ep_stream *s)
 /* Of a stream that was refused in the middle: what it had used. */
 static struct ep_str count(struct ep_stream *s, uint64_t n)
 {
-    return n ? ep_arena_printf(&s->arena, "%llu", (unsigned long long)n) : (struct ep_str){NULL, 0};
+    return n ? ep_arena_printf(ep_stream_brief(s), "%llu", (unsigned long long)n) : (struct ep_str){NULL, 0};
 }
 
 static bool record(struct ep_stream *s, struct ep_audit *a, const struct ep_decision *d)
@@ -98,6 +98,8 @@ static void note(struct ep_stream *s, const struct ep_decision *d)
         return;
     ep_stream_decision(s);
     s->decision = d->decision;
+    if (ep_str_eq(s->decision_policy, d->policy) && ep_str_eq(s->decision_principle, d->principle))
+        return; /* of many of one stream */
     s->decision_policy = ep_arena_str(&s->arena, d->policy);
     s->decision_principle = ep_arena_str(&s->arena, d->principle);
 }

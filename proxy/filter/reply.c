@@ -228,11 +228,35 @@ static bool recorded(struct ep_stream *s, struct ep_refusal *r)
     return false;
 }
 
-void ep_stream_refuse(struct ep_stream *s, const struct ep_refusal *given)
+/* By its policy's principle, in the words of the bundle. */
+static void fill_principle(struct ep_stream *s, struct ep_refusal *r)
 {
     const struct ep_constitution_config *c = s->view->constitution_config;
-    struct ep_refusal r = *given;
     const struct ep_principle *p;
+
+    if (!r->principle.n && c && c->charter && ep_refusal_is_decision(r))
+        r->principle = ep_charter_principle_of(c->charter, r->policy);
+    p = ep_constitution_principle(c, r->principle);
+    r->principle_text = p ? p->text : (struct ep_str){NULL, 0}; /* of the view: it outlives the stream */
+}
+
+void ep_stream_refuse_part(struct ep_stream *s, struct ep_refusal *r)
+{
+    fill_principle(s, r);
+    ep_stream_decision(s);
+    if (!ep_stream_audit_try(s, &(struct ep_decision){.decision = "deny",
+                                                      .policy = r->policy,
+                                                      .policy_version = r->policy_version,
+                                                      .principle = r->principle,
+                                                      .reason = r->reason,
+                                                      .code = r->code}))
+        ep_refusal_unaudited(r);
+    ep_report_refusal(s, r);
+}
+
+void ep_stream_refuse(struct ep_stream *s, const struct ep_refusal *given)
+{
+    struct ep_refusal r = *given;
 
     if (s->ending || s->refused)
         return;
@@ -244,10 +268,7 @@ void ep_stream_refuse(struct ep_stream *s, const struct ep_refusal *given)
     r.code = ep_arena_str(&s->arena, ep_str(r.code)).p;
     r.limit = ep_arena_str(&s->arena, r.limit);
     r.limit_policy = ep_arena_str(&s->arena, r.limit_policy);
-    if (!r.principle.n && c && c->charter && ep_refusal_is_decision(&r))
-        r.principle = ep_charter_principle_of(c->charter, r.policy);
-    p = ep_constitution_principle(c, r.principle);
-    r.principle_text = p ? p->text : (struct ep_str){NULL, 0}; /* of the view: it outlives the stream */
+    fill_principle(s, &r);
     ep_stream_decision(s);
     if (recorded(s, &r))
         say_no(s, &r);

@@ -56,6 +56,7 @@ struct ep_walk {
     bool passing, passing_end;   /* bytes are on their way through the body steps; with the end */
     bool buffering;              /* EP_BUFFER: until the whole body is there */
     bool running;                /* a step runs: resuming is for later */
+    bool nudged;                 /* body steps are called next, though nothing may have come */
     bool trailers_passed;
     int8_t body_from;            /* body steps of filters before it had the whole body already */
     uint32_t buffered;           /* filters that had the whole body by EP_BUFFER: their body step is done */
@@ -72,6 +73,7 @@ struct ep_tag {
 #define EP_STREAM_MAX_FILTERS 24
 
 struct ep_grpc_web;
+struct ep_mcp_stream;
 struct ep_stream {
     uint32_t magic;
     struct ep_worker *worker;
@@ -133,6 +135,8 @@ struct ep_stream {
     bool down_over;                     /* the downstream leg gave up */
     bool timed;                         /* this stream's filters are measured one by one */
     bool live;                          /* the response is server-sent events: no request or idle time ends it */
+    struct ep_arena *brief;             /* for what is said of one event of a stream that may live for days; NULL: the arena */
+    struct ep_mcp_stream *mcp_session;  /* the response is the events of a session of MCP 2024-11-05 (agent/mcp_sessions.h); NULL: no */
     struct ep_grpc_web *grpc_web;       /* where such a response stands (agent/grpc.h); NULL: it is none */
     bool midway;                        /* the response ends by last_words, behind what has passed */
     struct ep_str last_words;
@@ -164,10 +168,18 @@ void ep_stream_resume_response(struct ep_stream *s);
 void ep_stream_again_request(struct ep_stream *s);
 void ep_stream_again_response(struct ep_stream *s);
 
+/* A filter has something of its own to say in the body of the response: the body steps are called, as soon as may be, with what
+ * has come or with nothing. From a timer, a task or mail. */
+void ep_stream_nudge_response(struct ep_stream *s);
+
 /* Refuses in the caller's protocol, and stops the request chain: the step then returns EP_REPLIED. Counted,
  * logged and audited once. Before the response has begun the whole reply is the protocol's; in the middle of
  * one it ends the stream as the protocol can. Copies what it is given. */
 void ep_stream_refuse(struct ep_stream *s, const struct ep_refusal *r);
+
+/* Refuses one part of a response that goes on, in words that are the caller's to say: counted and audited, principle and decision
+ * filled. What can't be audited and must be is refused for that. */
+void ep_stream_refuse_part(struct ep_stream *s, struct ep_refusal *r);
 
 /* A whole reply of our own: pseudo-headers are added; headers given are copied. For formatters and filters
  * that answer by themselves. `extra` may be NULL. With HEAD the body is left out. */
@@ -190,6 +202,9 @@ void ep_stream_clear_route(struct ep_stream *s);
 /* The cluster in place of the route's own, whatever route it is in the end; of this view. False: no route matches now. */
 struct ep_cluster;
 bool ep_stream_route_to(struct ep_stream *s, struct ep_cluster *cluster, struct ep_str name);
+
+/* Where what is needed for a moment goes: ep_stream.brief. */
+static inline struct ep_arena *ep_stream_brief(struct ep_stream *s) { return s->brief ? s->brief : &s->arena; }
 
 /* Shorthands. Slices are valid as long as the stream unless a filter changes the header. */
 struct ep_str ep_stream_method(const struct ep_stream *s);

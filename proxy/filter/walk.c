@@ -44,8 +44,9 @@ static bool pass_begins(struct ep_message *m, struct ep_walk *w)
 
     if (w->passing)
         return true;
-    if (m->end_given || (m->body.bytes == 0 && !end))
+    if (m->end_given || (m->body.bytes == 0 && !end && !w->nudged))
         return false;
+    w->nudged = false;
     w->passing = true;
     w->passing_end = end;
     return true;
@@ -444,6 +445,13 @@ void ep_stream_resume_response(struct ep_stream *s)
 {
     assert(s->magic == EP_STREAM_MAGIC && !s->response_walk.running);
     resume(s, &s->response_walk);
+    ep_walk_response(s);
+}
+
+void ep_stream_nudge_response(struct ep_stream *s)
+{
+    assert(s->magic == EP_STREAM_MAGIC && !s->response_walk.running);
+    s->response_walk.nudged = true;
     ep_walk_response(s);
 }
 

@@ -54,6 +54,7 @@ struct ep_worker {
     void *resolver;                /* upstream's DNS of this worker */
     void *limiter;                 /* struct ep_limiter of the process (filter/limiter.h); shared, by atomics */
     void *compiled;                /* Lua's compiled chunks of the process (lua/compiled.h); shared and locked inside; NULL: none */
+    void *mcp_sessions;            /* struct ep_mcp_sessions of the process (agent/mcp_sessions.h); shared and locked inside; NULL: none */
     void *memory;                  /* struct ep_memory of the process (filter/memory.h); shared and locked inside */
     void *audit;                   /* observe's audit of the process; shared and locked inside */
     struct ep_list unsettled;      /* streams whose audit record is on its way to the disk (filter/decision.h) */

@@ -2,12 +2,16 @@
 in no list and isn't called."""
 import hashlib
 import json
+import os
 import pathlib
+import socket
+import ssl
 
+import pki
 import pytest
 import wire1
 import yaml
-from harness import config, run, until
+from harness import config, free_port, run, until
 
 pytestmark = pytest.mark.workers
 
@@ -124,9 +128,91 @@ def test_pin_goes_through_ephor_too_and_says_what_is_wrong(ephor, h1_server):
     nothing = h1_server(lambda wire, request: wire.send("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"))
     done = pin(proxy.binary, nothing.port, check=False)
     assert done.returncode == 1 and "404" in done.stderr and done.stdout == ""
-    done = run(proxy.binary, "mcp", "pin", "https://example.test/mcp", check=False)
-    assert done.returncode == 1 and "http://" in done.stderr
+    done = run(proxy.binary, "mcp", "pin", "ftp://example.test/mcp", check=False)
+    assert done.returncode == 1 and "https://" in done.stderr
+    done = pin(proxy.binary, server.port, "--ca", "/etc/passwd", check=False)
+    assert done.returncode == 1 and "no https://" in done.stderr
+    closed = free_port()
+    done = pin(proxy.binary, closed, check=False)
+    assert done.returncode == 1 and f"port {closed}: the connection: Connection refused" in done.stderr
     assert run(proxy.binary, "mcp", check=False).returncode == 2
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    d = tmp_path_factory.mktemp("pins")
+    pki.roots(d)
+    pki.roots(d, "others")
+    return {"good": pki.leaf(d, "good", None), "elsewhere": pki.leaf(d, "elsewhere", None, hosts=("elsewhere.test",)),
+            "stranger": pki.leaf(d, "stranger", None, signer="others")}
+
+
+class Secure(wire1.Server):
+    """Over TLS; `proof`: it asks for a certificate of the roots."""
+
+    def __init__(self, key, handler, proof=False):
+        super().__init__(handler)
+        self.tls, self.names, self.peers = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), [], []
+        self.tls.load_cert_chain(key.certificate, key.key)
+        self.tls.set_alpn_protocols(["http/1.1"])
+        self.tls.sni_callback = lambda sock, name, context: self.names.append(name)
+        if proof:
+            self.tls.verify_mode = ssl.CERT_REQUIRED
+            self.tls.load_verify_locations(key.roots)
+
+    def serve(self, wire):
+        try:
+            wire.sock = self.tls.wrap_socket(wire.sock, server_side=True)
+        except OSError:
+            return wire.close()
+        self.peers.append(wire.sock.getpeercert())
+        super().serve(wire)
+
+
+@pytest.mark.parametrize("how", [{}, {"events": True}, {"modern": True}])
+def test_pin_speaks_https(ephor, keys, how):
+    binary = ephor(config(free_port())).binary
+    with Secure(keys["good"], Tools([ECHO], [ADD], **how)) as server:
+        done = run(binary, "mcp", "pin", f"https://localhost:{server.port}/mcp", "--ca", keys["good"].roots)
+        assert rows(done.stdout) == [("add", digest(ADD)), ("echo", digest(ECHO))] and set(server.names) == {"localhost"}
+        done = run(binary, "mcp", "pin", f"https://127.0.0.1:{server.port}/mcp", env={**os.environ, "SSL_CERT_FILE": keys["good"].roots})
+        assert len(rows(done.stdout)) == 2
+
+
+def test_pin_shows_a_certificate(ephor, keys):
+    binary, key = ephor(config(free_port())).binary, keys["good"]
+    with Secure(key, Tools([ECHO]), proof=True) as server:
+        url = f"https://localhost:{server.port}/mcp"
+        done = run(binary, "mcp", "pin", url, "--ca", key.roots, check=False)
+        assert done.returncode == 1 and done.stdout == ""
+        done = run(binary, "mcp", "pin", url, "--ca", key.roots, "--client-cert", key.certificate, "--client-key", key.key)
+        assert len(rows(done.stdout)) == 1 and server.peers[0]["subject"]
+        done = run(binary, "mcp", "pin", url, "--ca", key.roots, "--client-cert", key.certificate, check=False)
+        assert done.returncode == 2 and "belong together" in done.stderr
+
+
+@pytest.mark.parametrize("key, roots, why", [
+    ("elsewhere", "good", "is not for 'localhost'"), ("stranger", "good", "certificate"), ("good", None, "certificate"), ("good", "missing", "missing")])
+def test_pin_does_not_ask_whom_it_cannot_verify(ephor, keys, key, roots, why):
+    binary = ephor(config(free_port())).binary
+    tools = Tools([ECHO])
+    ca = [] if roots is None else ["--ca", keys[roots].roots if roots in keys else f"/nonexistent/{roots}.pem"]
+    with Secure(keys[key], tools) as server:
+        done = run(binary, "mcp", "pin", f"https://localhost:{server.port}/mcp", *ca, check=False)
+        assert done.returncode == 1 and why in done.stderr and server.requests == [] and done.stdout == ""
+
+
+def test_pin_takes_no_answer_whose_end_may_be_cut_off(ephor, keys):
+    """Neither a length nor chunks: only TLS says where it ends."""
+    binary = ephor(config(free_port())).binary
+
+    def serve(wire, request):
+        wire.send('HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{"jsonrpc":"2.0","id":1,"result":{"tools":[]}}')
+        socket.socket(fileno=os.dup(wire.sock.fileno())).shutdown(socket.SHUT_RDWR)
+        return "close"
+    with Secure(keys["good"], serve) as server:
+        done = run(binary, "mcp", "pin", f"https://localhost:{server.port}/mcp", "--ca", keys["good"].roots, check=False)
+        assert done.returncode == 1 and "it is cut" in done.stderr
 
 
 # --- in the proxy -----------------------------------------------------------------------------------------------------------

@@ -80,7 +80,8 @@ def test_over_the_transport_of_2024_11_05_a_refusal_is_an_error_at_once_and_the_
     port = free_port()
     server = process(Process("mcp-server", [program("node"), HERE / "node" / "mcp_server.mjs", port, "separate", "sse"], tmp_path))
     server.wait_port(port)
-    proxy = ephor(config(port, cluster={"protocol": "http/1.1"}, policies=policies(**REFUSES)))
+    chain = {"filters": ["identity", "agent", "policies"]} # without `mcp` no session is known, and the POST's status has to do
+    proxy = ephor(config(port, cluster={"protocol": "http/1.1"}, listener=chain, policies=policies(**REFUSES)))
 
     def steps(at):
         return {step["step"]: step for step in node("mcp_client.mjs", sdk, f"http://127.0.0.1:{at}/mcp", "sse")}

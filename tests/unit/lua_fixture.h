@@ -79,6 +79,11 @@ void ep_stream_refuse(struct ep_stream *s, const struct ep_refusal *r)
     note_refusal(s, r);
 }
 
+void ep_stream_refuse_part(struct ep_stream *s, struct ep_refusal *r)
+{
+    ep_stream_refuse(s, r);
+}
+
 void ep_stream_reply(struct ep_stream *s, unsigned status, struct ep_str content_type, struct ep_str body,
                      const struct ep_reply_header *extra, size_t n_extra)
 {

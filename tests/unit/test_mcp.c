@@ -12,6 +12,7 @@
 #include "agent/agent.h"
 #include "agent/mcp.h"
 #include "agent/mcp_pins.h"
+#include "agent/mcp_sessions.h"
 
 struct stage {
     struct ep_chunk_pool chunks;
@@ -190,10 +191,50 @@ static void test_what_is_seen(void **state)
     assert_int_equal(ep_mcp_pins_of(&file, EP_STR("ab")), EP_MCP_PINNED_SAME);
 }
 
+/* As new URL(endpoint, "http://host/v1/sse?x=/y") says it, but for dots. */
+static void test_where_a_session_is_posted_to(void **state)
+{
+    static const struct {
+        const char *endpoint, *authority, *target; /* target NULL: nowhere */
+    } rows[] = {
+        {"/messages?sessionId=1", "host", "/messages?sessionId=1"},
+        {" /m#part ", "host", "/m"},
+        {"m?s=1", "host", "/v1/m?s=1"},
+        {"?s=1", "host", "/v1/sse?s=1"},
+        {"m/a:b", "host", "/v1/m/a:b"},
+        {"HTTPS://other:1/m?x=//y", "other:1", "/m?x=//y"},
+        {"http://other", "other", "/"},
+        {"//other/m", "other", "/m"},
+        {"", "host", NULL},
+        {"#part", "host", NULL},
+        {"mailto:a", "host", NULL},
+        {"ftp://other/m", "host", NULL},
+        {"http:m", "host", NULL},
+        {"///m", "host", NULL},
+    };
+    struct stage *st = *state;
+    char long_one[EP_MCP_ENDPOINT_MAX + 2];
+
+    for (size_t i = 0; i < EP_COUNT(rows); i++) {
+        struct ep_str place = ep_mcp_endpoint(EP_STR("host"), EP_STR("/v1/sse?x=/y"), ep_str(rows[i].endpoint), &st->arena);
+        if (!rows[i].target) {
+            assert_int_equal(place.n, 0);
+            continue;
+        }
+        assert_int_equal(place.n, strlen(rows[i].authority) + 1 + strlen(rows[i].target));
+        assert_string_equal(place.p, rows[i].authority);
+        assert_memory_equal(place.p + strlen(rows[i].authority) + 1, rows[i].target, strlen(rows[i].target));
+    }
+    memset(long_one, 'm', sizeof long_one);
+    assert_int_equal(ep_mcp_endpoint(EP_STR("host"), EP_STR("/"), ep_str_n(long_one, sizeof long_one), &st->arena).n, 0);
+    assert_int_equal(ep_mcp_endpoint(EP_STR("host"), EP_STR("/"), EP_STR("/m\0/n"), &st->arena).n, 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
-    const struct CMUnitTest tests[] = {T(test_edits), T(test_digests), T(test_what_is_seen)};
+    const struct CMUnitTest tests[] = {T(test_edits), T(test_digests), T(test_what_is_seen),
+                                       T(test_where_a_session_is_posted_to)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-"""mcp_client.py MODE URL: what node/mcp_client.mjs does, with Python's SDK. MODE: session (1.x), else of Client (2.x): legacy, a revision."""
+"""mcp_client.py MODE URL: what node/mcp_client.mjs does, with Python's SDK. MODE: session (1.x), sse (either, by 2024-11-05's transport), else of
+Client (2.x): legacy, a revision."""
 import asyncio
 import contextlib
 import json
@@ -10,7 +11,13 @@ mode, url = sys.argv[1:]
 
 @contextlib.asynccontextmanager
 async def connect():
-    if mode == "session":
+    if mode == "sse":
+        from mcp import ClientSession
+        from mcp.client.sse import sse_client
+        async with sse_client(url) as (read, write), ClientSession(read, write) as session:
+            await session.initialize()
+            yield session
+    elif mode == "session":
         from mcp import ClientSession
         from mcp.client.streamable_http import streamable_http_client
         async with streamable_http_client(url) as (read, write, _), ClientSession(read, write) as session:
