@@ -1,4 +1,5 @@
 /* Taking a configuration over, or leaving it: from the file, from the history, or just its identity. */
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -374,8 +375,11 @@ static bool reload(struct ep_server *s, enum ep_reload_why why, struct ep_error 
 
     if (s->stage != EP_DRAIN_NOT)
         return ep_error_set(err, "the process is ending");
-    if (why == EP_RELOAD_SEEN && access(s->path, F_OK) < 0)
-        return true; /* in the middle of being replaced: another event will come */
+    if (why == EP_RELOAD_SEEN && access(s->path, F_OK) < 0) {
+        /* Being replaced, or gone: then this process goes on, but the next start would fail. */
+        ep_warn("config", "%s: %s; generation %llu stays", s->path, strerror(errno), (unsigned long long)s->generation);
+        return true;
+    }
     ep_problems_init(&problems);
     config = ep_config_load(s->path, &problems);
     log_problems(&problems);

@@ -187,6 +187,16 @@ def test_a_mounted_configmap_is_watched(tmp_path, h1_server):
         proxy.stop()
 
 
+def test_a_file_that_is_gone_is_told(ephor, h1_server):
+    proxy = ephor(config(h1_server().port))
+    text = proxy.path.read_text()
+    proxy.path.unlink()
+    until(lambda: f"{proxy.path}: No such file or directory; generation 1 stays" in proxy.log, "the warning")
+    assert wire1.get(proxy.port).status == 200
+    proxy.path.write_text(text)
+    until(lambda: proxy.metric("ephor_config_reload_total", result="unchanged") == 1, "the same file seen again")
+
+
 @pytest.mark.limit(150)
 def test_a_hundred_reloads_under_load_fail_nothing(ephor, process, tmp_path, site):
     _, port = process(nghttpd(tmp_path, site))
