@@ -107,12 +107,28 @@ void ep_lua_charge(lua_State *L, uint64_t n)
     if (r->instructions > r->instructions_max) {
         r->overrun = EP_LUA_INSTRUCTIONS;
     } else if (r->unclocked >= EP_LUA_HOOK_EVERY) {
+        uint64_t now = ep_clock_ns();
         r->unclocked = 0;
-        if (ep_clock_ns() > r->deadline_ns)
+        if (now > r->deadline_ns)
             r->overrun = EP_LUA_TIME;
+        else if (EP_UNLIKELY(now > r->pause_ns) && may_pause(ep_lua_of(L), L))
+            lua_sethook(L, on_hook, LUA_MASKCOUNT, 1); /* as soon as the function of C that runs is over */
     }
     if (r->overrun != EP_LUA_FITS)
         raise_overrun(L, 1);
+}
+
+bool ep_lua_slice_over(lua_State *L)
+{
+    struct ep_lua *l = ep_lua_of(L);
+
+    return ep_clock_ns() > l->run.pause_ns && may_pause(l, L);
+}
+
+int ep_lua_pause(lua_State *L, lua_KFunction go_on)
+{
+    ep_lua_of(L)->run.paused = true;
+    return lua_yieldk(L, 0, 0, go_on);
 }
 
 void ep_lua_charge_arguments(lua_State *L, int from)
@@ -452,6 +468,7 @@ struct ep_lua *ep_lua_new(struct ep_worker *w, struct ep_error *err)
     l->worker = w;
     l->refs = 1;
     l->tick = EP_LUA_HOOK_EVERY;
+    l->match_steps = EP_LUA_MATCH_STEPS;
     ep_list_init(&l->policy_sets);
     ep_list_init(&l->idle_objects);
     ep_list_init(&l->paused);

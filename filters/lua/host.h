@@ -44,6 +44,7 @@
 #define EP_LUA_STATE_BYTES_MAX ((size_t)64 << 20) /* of one worker's state, all scripts together */
 #define EP_LUA_FILE_BYTES_MAX  ((size_t)1 << 20)
 #define EP_LUA_IDLE_THREADS    64
+#define EP_LUA_MATCH_STEPS     2048 /* of a pattern, between two looks at the budget and the clock */
 #define EP_LUA_LOG_COST        1000 /* instructions: a line that is written */
 #define EP_LUA_BIG_BYTES       ((size_t)16 << 10) /* strings from here on make the hook come more often */
 #define EP_LUA_BIG_CLASSES     16
@@ -136,6 +137,7 @@ struct ep_lua {
     struct ep_histogram *pauses; /* EP_METRIC_LUA_GC_PAUSE; NULL without statistics */
     struct ep_stats *stats;      /* once it is attached; NULL without */
     int tick;     /* instructions between two hooks */
+    unsigned match_steps; /* EP_LUA_MATCH_STEPS; fewer in tests */
     uint32_t big[EP_LUA_BIG_CLASSES]; /* live blocks by log2 of their weight */
     struct ep_lua_run run;
     uint64_t *memory_cell; /* EP_METRIC_LUA_MEMORY, of all states of the worker; NULL without statistics */
@@ -257,6 +259,10 @@ bool ep_lua_is_host_thread(struct ep_lua *l, lua_State *L);
 void ep_lua_charge(lua_State *L, uint64_t n);
 /* For C functions that make numbers out of any number of arguments: strings are charged by their length. */
 void ep_lua_charge_arguments(lua_State *L, int from);
+/* Whether the slice is over and this is a place to pause: then a C function that can go on later leaves by
+ * `return ep_lua_pause(L, go_on)`, and go_on is called in its place, with its stack as it was. */
+bool ep_lua_slice_over(lua_State *L);
+int ep_lua_pause(lua_State *L, lua_KFunction go_on);
 /* Raises the overrun again when there is one; else does nothing. */
 void ep_lua_check(lua_State *L);
 

@@ -173,14 +173,29 @@ static void tell(const char *ours, const char *theirs)
     fail_msg("one gave more than the other");
 }
 
-static void test_random_calls(void **state)
+/* In one piece, or with a pause after each step of a match. */
+static enum ep_lua_status run(struct ep_lua *l, lua_State *L, bool paused, unsigned *pauses)
 {
-    struct play *p = *state;
+    static const struct ep_lua_budget one = {UINT64_MAX, 16 << 20, 60 * EP_S, 1};
+    enum ep_lua_status status;
+    int n;
+
+    if (!paused)
+        return ep_lua_call(l, L, 2, 1, &ep_lua_budget_load, ep_clock_ns());
+    for (n = 2; (status = ep_lua_resume(l, L, n, &n, &one, ep_clock_ns())) == EP_LUA_PAUSED; n = 0)
+        ++*pauses;
+    return status;
+}
+
+static void play(struct play *p, bool paused)
+{
     struct ep_error err;
     struct ep_lua *l = ep_lua_ref(&p->worker, &err);
     lua_State *L = l->thread, *real = luaL_newstate();
-    unsigned worked = 0;
+    unsigned worked = 0, pauses = 0;
 
+    if (paused)
+        l->match_steps = 1;
     for (size_t i = 0, n = 0; i < EP_COUNT(parts); i++)
         n += (size_t)snprintf(code + n, sizeof code - n, "%s", parts[i]);
     luaL_openlibs(real);
@@ -196,7 +211,7 @@ static void test_random_calls(void **state)
             lua_pushinteger(both[i], seed);
             lua_pushinteger(both[i], BATCH);
         }
-        if (ep_lua_call(l, L, 2, 1, &ep_lua_budget_load, ep_clock_ns()) != EP_LUA_OK)
+        if (run(l, L, paused, &pauses) != EP_LUA_OK)
             fail_msg("ours, from %d: %s", seed, lua_tostring(L, -1));
         if (lua_pcall(real, 2, 1, 0) != LUA_OK)
             fail_msg("theirs, from %d: %s", seed, lua_tostring(real, -1));
@@ -212,15 +227,28 @@ static void test_random_calls(void **state)
     if (worked < CASES / 2)
         fail_msg("%u of %d worked", worked, CASES);
     assert_true(worked < CASES * 9 / 10);
+    if (paused)
+        assert_true(pauses > CASES * 4);
     lua_settop(L, 0);
     lua_close(real);
     ep_lua_unref(l);
+}
+
+static void test_random_calls(void **state)
+{
+    play(*state, false);
+}
+
+static void test_random_calls_that_pause_at_each_step_of_a_match(void **state)
+{
+    play(*state, true);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_random_calls, play_setup, play_teardown),
+        cmocka_unit_test_setup_teardown(test_random_calls_that_pause_at_each_step_of_a_match, play_setup, play_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

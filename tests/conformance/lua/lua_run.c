@@ -1,5 +1,5 @@
 /* Runs one file of Lua's own test suite in the sandbox, with a wide budget: lua_run DIRECTORY FILE [paused]. Prints what went
- * wrong, and ends with 1 then. `paused`: it pauses at each of the host's hooks, as a policy that has run for long does. Beside the sandbox the file gets what the suite is written with and scripts never get: load (of
+ * wrong, and ends with 1 then. `paused`: it pauses at each of the host's hooks, as a policy that has run for long does, and at each step of a match. Beside the sandbox the file gets what the suite is written with and scripts never get: load (of
  * text, into the sandbox), collectgarbage, debug. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,6 +74,7 @@ static enum ep_lua_status run_paused(struct ep_lua *l)
     if (status != EP_LUA_OK)
         return status;
     b.slice_ns = 1;
+    l->match_steps = 1;
     lua_xmove(l->thread, t.L, 1);
     for (n = 0; (status = ep_lua_resume(l, t.L, 0, &n, &b, ep_clock_ns())) == EP_LUA_PAUSED;)
         ;
