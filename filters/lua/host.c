@@ -249,6 +249,17 @@ enum ep_lua_status ep_lua_call(struct ep_lua *l, lua_State *L, int n_args, int n
     return status;
 }
 
+/* Until when a run may go on. All runs of a turn share the slice of the first, but for a little that each gets: so those of
+ * many requests that come at once hold the loop no longer than one. */
+static uint64_t pause_at(struct ep_lua *l, uint64_t now_ns, uint64_t slice_ns)
+{
+    if (l->turn_ns != l->worker->now_ns) {
+        l->turn_ns = l->worker->now_ns;
+        l->turn_began_ns = now_ns;
+    }
+    return EP_MAX(l->turn_began_ns + slice_ns, now_ns + EP_MIN(slice_ns, EP_LUA_SLICE_NS_MIN));
+}
+
 enum ep_lua_status ep_lua_resume(struct ep_lua *l, lua_State *L, int n_args, int *n_results,
                                  const struct ep_lua_budget *b, uint64_t now_ns)
 {
@@ -258,7 +269,7 @@ enum ep_lua_status ep_lua_resume(struct ep_lua *l, lua_State *L, int n_args, int
 
     ep_lua_begin(l, b, now_ns, &saved);
     if (b->slice_ns) {
-        l->run.pause_ns = now_ns + b->slice_ns;
+        l->run.pause_ns = pause_at(l, now_ns, b->slice_ns);
         l->run.top = L;
     }
     before = enter(l, L);

@@ -50,7 +50,8 @@
 #define EP_LUA_BIG_CLASSES     16
 #define EP_LUA_KEPT_MAX        ((size_t)1 << 20) /* of all scripts of a state, between calls, unless the configuration says */
 #define EP_LUA_TABLE_BYTES_MAX ((size_t)1 << 20) /* of one table's array or hash (or a text that is put together), when loaded */
-#define EP_LUA_SLICE_NS        (200 * EP_US)
+#define EP_LUA_SLICE_NS        (100 * EP_US)
+#define EP_LUA_SLICE_NS_MIN    (20 * EP_US) /* of a run that begins in a turn in which others have used a slice up */
 #define EP_LUA_PAUSED_MAX      64u /* runs at once; others then run to their end, or to that of their budget */
 #define EP_LUA_PAUSE_BYTES_MAX ((size_t)16 << 20) /* of the state; the same */
 
@@ -58,7 +59,7 @@ struct ep_lua_budget {
     uint64_t instructions;
     uint64_t memory; /* bytes more than at the start */
     uint64_t time_ns;
-    uint64_t slice_ns; /* it pauses after so long; 0: never. Only of ep_lua_resume */
+    uint64_t slice_ns; /* it pauses after so long, or sooner when others ran in this turn; 0: never. Only of ep_lua_resume */
 };
 extern const struct ep_lua_budget ep_lua_budget_call; /* of one call, when the configuration says nothing */
 extern const struct ep_lua_budget ep_lua_budget_load; /* of a script's top level */
@@ -152,6 +153,7 @@ struct ep_lua {
     struct ep_list paused;              /* struct ep_lua_pause, who waits longest first */
     unsigned n_paused;
     struct ep_task turn;
+    uint64_t turn_ns, turn_began_ns; /* the worker's time, by which a turn is known; when its first run began */
     struct ep_lua_thread idle[EP_LUA_IDLE_THREADS];
     unsigned n_idle;
     struct ep_list policy_sets;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #define DEPTH_MAX   64
+#define NUMBER_COST 20 /* instructions: a number that is written */
 #define ARRAY_CLASS "ephor.json.array"
 
 struct reader {
@@ -325,6 +326,7 @@ static void write_string(struct writer *w, struct ep_str s)
 {
     size_t from = 0;
 
+    ep_lua_charge(w->L, s.n / 4 + 2);
     put(w, "\"", 1);
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
@@ -392,7 +394,7 @@ static void write_table(struct writer *w)
     lua_State *L = w->L;
     bool first = true;
 
-    ep_lua_charge(L, lua_rawlen(L, -1) + 4);
+    ep_lua_charge(L, 2 * lua_rawlen(L, -1) + 8);
     if (is_array(L)) {
         lua_Integer n = (lua_Integer)lua_rawlen(L, -1);
         put(w, "[", 1);
@@ -441,6 +443,7 @@ static void write_value(struct writer *w)
             put(w, "false", 5);
         break;
     case LUA_TNUMBER:
+        ep_lua_charge(L, NUMBER_COST);
         write_number(w);
         break;
     case LUA_TSTRING:
