@@ -136,40 +136,105 @@ static int guard_create(lua_State *L)
     return original(L);
 }
 
-/* coroutine.resume and close. */
-static int guard_coroutine(lua_State *L)
+static int guard_close(lua_State *L)
 {
     ep_lua_charge(L, 10);
     return ep_lua_coroutine(L, lua_tothread(L, 1), lua_tocfunction(L, lua_upvalueindex(1)));
 }
 
-/* What coroutine.wrap gives, written anew: the library's closes a coroutine that failed, and in one that a hook's
- * error killed no hook would stop its __close methods. Upvalue 1: the coroutine. */
-static int wrapped(lua_State *L)
+/* Resumes the coroutine at `index` with what is above `below`. True: its results are there now; false: its error is. When
+ * it pauses so does L, and `again` is called later. */
+static bool resume_inner(lua_State *L, int index, int below, lua_KFunction again)
 {
-    lua_State *co = lua_tothread(L, lua_upvalueindex(1));
-    int n = lua_gettop(L), status;
+    lua_State *co = lua_tothread(L, index);
+    int n = lua_gettop(L) - below, status;
 
-    ep_lua_charge(L, 10);
-    if (!lua_checkstack(co, n))
-        return luaL_error(L, "too many arguments to resume");
+    if (ep_lua_is_held(L, index)) {
+        lua_pushliteral(L, "cannot resume non-suspended coroutine");
+        return false;
+    }
+    if (!lua_checkstack(co, n)) {
+        lua_pushliteral(L, "too many arguments to resume");
+        return false;
+    }
     lua_xmove(L, co, n);
     status = ep_lua_resume_inner(L, co, n, &n);
-    if (status == LUA_OK || status == LUA_YIELD) {
-        if (!lua_checkstack(L, n + 1))
-            return luaL_error(L, "too many results to resume");
-        lua_xmove(co, L, n);
-        return n;
+    if (status == LUA_YIELD && ep_lua_of(L)->run.paused) {
+        ep_lua_hold(L, index, true);
+        ep_lua_pause(L, again); /* does not return */
     }
-    if (lua_status(co) != LUA_OK && lua_status(co) != LUA_YIELD) /* it failed, else it could not be resumed */
+    if (status != LUA_OK && status != LUA_YIELD) {
+        lua_xmove(co, L, 1);
+        return false;
+    }
+    if (!lua_checkstack(L, n + 1)) {
+        lua_pop(co, n);
+        lua_pushliteral(L, "too many results to resume");
+        return false;
+    }
+    lua_xmove(co, L, n);
+    return true;
+}
+
+/* coroutine.resume, written anew since it may pause. At 2: whether it worked. */
+static int resume_on(lua_State *L, int status, lua_KContext unused);
+
+static int resume_run(lua_State *L)
+{
+    lua_pushboolean(L, resume_inner(L, 1, 2, resume_on));
+    lua_replace(L, 2);
+    return lua_gettop(L) - 1;
+}
+
+static int resume_on(lua_State *L, int status, lua_KContext unused)
+{
+    (void)status, (void)unused;
+    ep_lua_hold(L, 1, false);
+    return resume_run(L);
+}
+
+static int resume(lua_State *L)
+{
+    ep_lua_charge(L, 10);
+    luaL_argexpected(L, lua_isthread(L, 1), 1, "coroutine");
+    lua_pushnil(L);
+    lua_insert(L, 2);
+    return resume_run(L);
+}
+
+/* What coroutine.wrap gives, written anew: the library's closes a coroutine that failed, and in one that a hook's
+ * error killed no hook would stop its __close methods. Upvalue 1: the coroutine. */
+static int wrapped_on(lua_State *L, int status, lua_KContext unused);
+
+static int wrapped_run(lua_State *L)
+{
+    lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+
+    if (resume_inner(L, lua_upvalueindex(1), 0, wrapped_on))
+        return lua_gettop(L);
+    if (lua_status(co) != LUA_OK && lua_status(co) != LUA_YIELD) { /* it failed, else it could not be resumed */
         ep_lua_close_inner(L, co);
-    lua_xmove(co, L, 1);
+        lua_xmove(co, L, 1);
+    }
     if (lua_type(L, -1) == LUA_TSTRING) {
         luaL_where(L, 1);
         lua_insert(L, -2);
         lua_concat(L, 2);
     }
     return lua_error(L);
+}
+
+static int wrapped_on(lua_State *L, int status, lua_KContext unused)
+{
+    (void)status, (void)unused;
+    ep_lua_hold(L, lua_upvalueindex(1), false);
+    return wrapped_run(L);
+}
+
+static int wrapped(lua_State *L)
+{
+    ep_lua_charge(L, 10);
+    return wrapped_run(L);
 }
 
 static int guard_wrap(lua_State *L)
@@ -392,10 +457,10 @@ const struct ep_lua_entry ep_lua_entries[] = {
     {NULL, "tostring", NULL},
     {NULL, "type", NULL},
     {NULL, "xpcall", protected_xcall},
-    {"coroutine", "close", guard_coroutine},
+    {"coroutine", "close", guard_close},
     {"coroutine", "create", guard_create},
     {"coroutine", "isyieldable", NULL},
-    {"coroutine", "resume", guard_coroutine},
+    {"coroutine", "resume", resume},
     {"coroutine", "running", running},
     {"coroutine", "status", NULL},
     {"coroutine", "wrap", guard_wrap},

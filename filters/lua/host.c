@@ -45,7 +45,7 @@ static int raise_overrun(lua_State *L, int level)
     return lua_error(L);
 }
 
-/* Only what the host resumed, where nothing of C is in between, and not when too many do already. */
+/* Only where nothing of C that can't go on later is in between, and not when too many do already. */
 static bool may_pause(const struct ep_lua *l, lua_State *L)
 {
     return L == l->run.top && lua_isyieldable(L) && l->n_paused < EP_LUA_PAUSED_MAX && l->bytes < EP_LUA_PAUSE_BYTES_MAX;
@@ -317,12 +317,43 @@ int ep_lua_coroutine(lua_State *L, lua_State *co, lua_CFunction f)
 
 int ep_lua_resume_inner(lua_State *L, lua_State *co, int n_args, int *n_results)
 {
+    struct ep_lua *l = ep_lua_of(L);
+    lua_State *top = l->run.top;
     int status;
 
-    enter(ep_lua_of(L), co);
+    if (top)
+        l->run.top = may_pause(l, L) ? co : NULL;
+    enter(l, co);
     status = lua_resume(co, L, n_args, n_results);
+    l->run.top = top;
     ep_lua_caught(L, status);
     return status;
+}
+
+bool ep_lua_is_held(lua_State *L, int index)
+{
+    struct ep_lua *l = ep_lua_of(L);
+    bool is;
+
+    if (EP_LIKELY(!l->n_paused))
+        return false;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, l->held_ref);
+    lua_pushvalue(L, index);
+    is = lua_rawget(L, -2) == LUA_TBOOLEAN;
+    lua_pop(L, 2);
+    return is;
+}
+
+void ep_lua_hold(lua_State *L, int index, bool held)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, ep_lua_of(L)->held_ref);
+    lua_pushvalue(L, index);
+    if (held)
+        lua_pushboolean(L, true);
+    else
+        lua_pushnil(L);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
 }
 
 void ep_lua_close_inner(lua_State *L, lua_State *co)
@@ -436,6 +467,12 @@ static int set_up(lua_State *L)
     t = ep_lua_thread_take(l);
     l->thread = t.L;
     l->thread_ref = t.ref;
+    lua_newtable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "k");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    l->held_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_gc(L, LUA_GCINC, 0, 20, 10); /* small steps; docs/performance.md has the figures */
     lua_gc(L, LUA_GCSTOP);           /* it runs when ep_lua_end says so */
     ep_lua_collect_from(l, l->bytes);

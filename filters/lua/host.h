@@ -11,8 +11,9 @@
  * A coroutine that a hook's error killed is never used again: Lua 5.4 leaves its hooks off for ever.
  *
  * A run whose budget has a slice pauses by itself when it has run for so long: the hook yields, the loop serves others,
- * and the run goes on a turn later with what is left of its budget (pause.c). It can't where C stands between it and the
- * loop: in a coroutine of its own, in the comparison of a sort, in the replacement of a gsub.
+ * and the run goes on a turn later with what is left of its budget (pause.c). Coroutines pause with those that resumed
+ * them, and a pattern pauses in the midst of its match (match.h); other functions of C are over first. It can't where such
+ * a function stands between it and the loop: in the comparison of a sort, in a metamethod that C called.
  *
  * The collector is Lua's incremental one, and runs between runs only, in slices of 0.2 to 0.5 ms and one step of
  * Lua's (docs/performance.md has what was measured): as long as the run was, longer when garbage piles up, and a turn
@@ -81,7 +82,7 @@ struct ep_lua_run {
     bool refused;       /* the allocator said no, and Lua has collected its garbage since */
     bool paused;
     uint64_t deadline_ns, pause_ns;
-    lua_State *top;     /* what may pause */
+    lua_State *top;     /* the thread that may pause, with those that resumed it; NULL: none may */
 };
 
 /* PAUSED: by itself, after a slice; EP_LUA_YIELDED: it wanted to. */
@@ -152,6 +153,7 @@ struct ep_lua {
     int64_t spent_bytes;                /* the same: how many more there are than before */
     struct ep_list paused;              /* struct ep_lua_pause, who waits longest first */
     unsigned n_paused;
+    int held_ref; /* the coroutines of scripts that paused with their run, which no other run may resume */
     struct ep_task turn;
     uint64_t turn_ns, turn_began_ns; /* the worker's time, by which a turn is known; when its first run began */
     struct ep_lua_thread idle[EP_LUA_IDLE_THREADS];
@@ -241,8 +243,12 @@ struct ep_str ep_lua_error(lua_State *L);
 
 /* Runs f, which resumes or closes `co` (NULL: f will say so), with the books in order. */
 int ep_lua_coroutine(lua_State *L, lua_State *co, lua_CFunction f);
-/* lua_resume of a script's coroutine out of L, with the books in order. */
+/* lua_resume of a script's coroutine out of L, with the books in order. LUA_YIELD with run.paused: L must pause too, and
+ * resume it again. */
 int ep_lua_resume_inner(lua_State *L, lua_State *co, int n_args, int *n_results);
+/* The coroutine at `index` has paused with a run that goes on later. */
+bool ep_lua_is_held(lua_State *L, int index);
+void ep_lua_hold(lua_State *L, int index, bool held);
 /* Closes a coroutine that failed; an error is left on its stack. */
 void ep_lua_close_inner(lua_State *L, lua_State *co);
 /* After a protected call in L that may have failed: L runs again; a memory error is an overrun. Raises overruns. */

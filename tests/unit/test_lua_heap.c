@@ -305,9 +305,8 @@ static void test_two_that_are_long_take_turns_and_one_may_leave(void **state)
 static void test_what_can_not_pause_does_not(void **state)
 {
     static const char *const bodies[] = {
-        "local f = coroutine.wrap(function() for i = 1, 30000 do end end) f()",
         "table.sort({3, 2, 1}, function(a, b) for i = 1, 5000 do end return a < b end)",
-        "('xxx'):gsub('x', function() for i = 1, 5000 do end end)",
+        "tostring(setmetatable({}, {__tostring = function() for i = 1, 20000 do end return 'x' end}))",
     };
     struct play *p = *state;
     struct fake_stream f;
@@ -325,6 +324,60 @@ static void test_what_can_not_pause_does_not(void **state)
     }
 }
 
+/* What Lua calls through C that can go on later pauses as Lua does. */
+static void test_what_pauses_inside_of_c(void **state)
+{
+    static const char *const bodies[] = {
+        "local f = coroutine.wrap(function(a) for i = 1, 20000 do end local b = coroutine.yield(a) "
+        "for i = 1, 20000 do end return b end) assert(f('x') == 'x' and f('y') == 'y')",
+        "local inner = coroutine.create(function() for i = 1, 20000 do end error('inner') end)\n"
+        "local outer = coroutine.create(function() return coroutine.resume(inner) end)\n"
+        "local ok, failed, why = coroutine.resume(outer) assert(ok and not failed and why:find('inner'))",
+        "assert(('abc'):gsub('%w', function(x) for i = 1, 8000 do end return x .. x end) == 'aabbcc')",
+        "assert(('x'):rep(2000):gsub('%w', function() return 'long text' end) == ('long text'):rep(2000))",
+        "assert(not ('a'):rep(60):find('a*a*a*b'))",
+        "assert(('('):rep(300):gsub('%b()', 'x') == ('('):rep(300))",
+        "local n = 0 for _ in (('a '):rep(3000) .. 'bb'):gmatch('(%w*)%1b') do n = n + 1 end assert(n == 1)",
+        "local s = ('x'):rep(1e5) for i = 1, 10 do s = s:reverse() end",
+    };
+    struct play *p = *state;
+    struct fake_stream f;
+
+    for (size_t i = 0; i < EP_COUNT(bodies); i++) {
+        sliced(p, bodies[i]);
+        stream_init(&f, p);
+        unsigned turns = turns_of(p, &f);
+        if (f.s.refused || turns < 4)
+            fail_msg("%u turns, %s: %s", turns, f.s.refused ? p->reason : "", bodies[i]);
+        stream_fini(&f);
+        ep_filter_policies.unload(&p->instance);
+        p->instance.data = NULL;
+    }
+}
+
+/* A coroutine that paused with one call is not another's to resume. */
+static void test_a_paused_coroutine_is_its_runs_own(void **state)
+{
+    struct play *p = *state;
+    struct fake_stream a, b;
+    struct ep_policy_set *set;
+
+    play_file(p, "p.lua", "local co = coroutine.create(function() for i = 1, 20000 do end return 'end' end)\n" HEAD
+                          "name = 'p', call = function(c) c:header('x-co', tostring(select(2, coroutine.resume(co)))) end }");
+    set = load(p);
+    set->budget.slice_ns = 1;
+    stream_init(&a, p);
+    stream_init(&b, p);
+    assert_int_equal(call(&a), EP_WAIT);
+    enum ep_step step = call(&b);
+    while (p->resumed_request < (step == EP_WAIT ? 2 : 1))
+        assert_true(turn(p));
+    assert_str_equal(request_header(&a, "x-co"), "end");
+    assert_str_equal(request_header(&b, "x-co"), "cannot resume non-suspended coroutine");
+    stream_fini(&a);
+    stream_fini(&b);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, play_setup, play_teardown)
 
 int main(void)
@@ -340,6 +393,8 @@ int main(void)
         TEST(test_a_pause_renews_no_budget),
         TEST(test_two_that_are_long_take_turns_and_one_may_leave),
         TEST(test_what_can_not_pause_does_not),
+        TEST(test_what_pauses_inside_of_c),
+        TEST(test_a_paused_coroutine_is_its_runs_own),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
