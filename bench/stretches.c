@@ -50,6 +50,7 @@ static struct stretch play_one(struct ep_lua *l, int function)
         size_t collect_at = l->collect_at;
         int n;
         l->collect_at = SIZE_MAX; /* it is clocked apart */
+        l->worker->now_ns = start; /* of this turn */
         status = ep_lua_resume(l, t.L, 0, &n, &left, start);
         l->collect_at = collect_at;
         if (status == EP_LUA_PAUSED)
