@@ -370,15 +370,47 @@ static enum ep_matcher_mode back(struct ep_matcher *m)
 
 /* --- the outside --- */
 
+/* Most places where a search tries to match fail at the first item: that is found without a start of the machine. */
+static void find_first(struct ep_matcher *m)
+{
+    const char *p = m->pattern, *end = m->pattern_end, *after;
+    char second;
+
+    m->first = NULL;
+    if (p < end && *p == '(') /* of a capture; two in a row are left to the machine */
+        p++;
+    second = p + 1 < end ? p[1] : '\0';
+    if (p == end || *p == '(' || *p == ')' || (*p == '$' && p + 1 == end))
+        return;
+    if (*p == '%' && (second == 'b' || second == 'f' || (second >= '0' && second <= '9')))
+        return;
+    after = item_end(m, p);
+    if (after < end && (*after == '*' || *after == '-' || *after == '?'))
+        return;
+    m->first = p;
+    m->first_end = after;
+}
+
 void ep_matcher_init(struct ep_matcher *m, lua_State *L, struct ep_str subject, struct ep_str pattern, bool whole)
 {
     m->L = L;
     m->begin = subject.p;
     m->end = subject.p + subject.n;
+    m->pattern = pattern.p;
     m->pattern_end = pattern.p + pattern.n;
     m->steps = 0;
     m->steps_max = ep_lua_of(L)->match_steps;
     m->whole = whole;
+    find_first(m);
+}
+
+void ep_matcher_start(struct ep_matcher *m, const char *s)
+{
+    m->s = s;
+    m->p = m->pattern;
+    m->n_frames = m->n_captures = 0;
+    m->steps++;
+    m->mode = m->first && !one(m, s, m->first, m->first_end) ? EP_MATCHER_FAILS : EP_MATCHER_FORWARD;
 }
 
 void ep_matcher_spend(struct ep_matcher *m, size_t n)
@@ -398,24 +430,27 @@ void ep_matcher_settle(struct ep_matcher *m)
 
 enum ep_match ep_matcher_run(struct ep_matcher *m)
 {
+    enum ep_matcher_mode mode = m->mode;
+
     for (;;) {
         if (EP_UNLIKELY(m->steps >= m->steps_max)) {
+            m->mode = mode;
             ep_matcher_settle(m);
             if (!m->whole && ep_lua_slice_over(m->L))
                 return EP_MATCH_PAUSES;
         }
-        switch (m->mode) {
+        switch (mode) {
         case EP_MATCHER_FORWARD:
-            m->mode = forward(m);
+            mode = forward(m);
             break;
         case EP_MATCHER_SCAN:
-            m->mode = scan(m);
+            mode = scan(m);
             break;
         case EP_MATCHER_BALANCE:
-            m->mode = balance(m);
+            mode = balance(m);
             break;
         case EP_MATCHER_BACK:
-            m->mode = back(m);
+            mode = back(m);
             break;
         case EP_MATCHER_FITS:
             return EP_MATCH_FITS;

@@ -37,7 +37,8 @@ struct ep_matcher_frame {
 struct ep_matcher {
     lua_State *L;
     const char *begin, *end; /* the subject */
-    const char *pattern_end;
+    const char *pattern, *pattern_end;
+    const char *first, *first_end; /* an item that every match begins with; NULL: there is none */
     const char *s, *p; /* where it stands; when it fits, s is the end of the match */
     unsigned steps, steps_max; /* not charged yet */
     enum ep_matcher_mode mode;
@@ -51,17 +52,11 @@ struct ep_matcher {
     struct ep_matcher_frame frames[EP_MATCH_DEPTH_MAX + 1]; /* last: those behind n_frames are never read */
 };
 
-/* Both strings must outlive the match. `whole`: it may not pause. */
+/* Both strings must outlive the match; the pattern is without its ^. `whole`: it may not pause. Raises for a first item that
+ * is malformed. */
 void ep_matcher_init(struct ep_matcher *m, lua_State *L, struct ep_str subject, struct ep_str pattern, bool whole);
-/* A match that begins at s: next is ep_matcher_run. p is the pattern, without its ^. */
-static inline void ep_matcher_start(struct ep_matcher *m, const char *s, const char *p)
-{
-    m->s = s;
-    m->p = p;
-    m->mode = EP_MATCHER_FORWARD;
-    m->n_frames = m->n_captures = 0;
-    m->steps++;
-}
+/* A match that begins at s: next is ep_matcher_run. */
+void ep_matcher_start(struct ep_matcher *m, const char *s);
 /* Goes on from where it stands. Charges the budget, and raises for that and for a pattern that is malformed. PAUSES: the
  * caller must leave by ep_lua_pause, and run it again when it is back; it may be moved meanwhile. */
 enum ep_match ep_matcher_run(struct ep_matcher *m);

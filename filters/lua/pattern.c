@@ -8,18 +8,16 @@
 
 struct search {
     const char *at; /* where the match begins */
-    const char *p;  /* the pattern, without its ^ */
     bool anchored, find;
     struct ep_matcher m; /* last, as its end may not be in use */
 };
 
 static void search_init(struct search *w, lua_State *L, struct ep_str s, struct ep_str pattern, size_t from, bool whole)
 {
-    ep_matcher_init(&w->m, L, s, pattern, whole);
     w->anchored = pattern.n && *pattern.p == '^';
-    w->p = pattern.p + w->anchored;
+    ep_matcher_init(&w->m, L, s, ep_str_n(pattern.p + w->anchored, pattern.n - w->anchored), whole);
     w->at = s.p + from;
-    ep_matcher_start(&w->m, w->at, w->p);
+    ep_matcher_start(&w->m, w->at);
 }
 
 /* The next match at or behind w->at, where it is then; it ends at w->m.s. */
@@ -31,7 +29,7 @@ static enum ep_match seek(struct search *w)
             return found;
         if (w->at++ >= w->m.end || w->anchored)
             return EP_MATCH_FAILS;
-        ep_matcher_start(&w->m, w->at, w->p);
+        ep_matcher_start(&w->m, w->at);
     }
 }
 
@@ -194,7 +192,7 @@ bool ep_lua_pattern_find(lua_State *L, struct ep_str s, struct ep_str pattern, s
         }
         if (w.at++ >= w.m.end || w.anchored)
             break;
-        ep_matcher_start(&w.m, w.at, w.p);
+        ep_matcher_start(&w.m, w.at);
     }
     ep_matcher_settle(&w.m);
     return false;
@@ -221,7 +219,7 @@ static int gmatch_on(lua_State *L, struct search *w)
             found = EP_MATCH_FAILS;
             break;
         }
-        ep_matcher_start(&w->m, w->at, w->p);
+        ep_matcher_start(&w->m, w->at);
     }
     if (found == EP_MATCH_PAUSES) {
         keep_search(L, WALK_SLOT, w);
@@ -253,10 +251,10 @@ static int gmatch_next(lua_State *L)
         return 0;
     lua_settop(L, 0);
     lua_pushnil(L);
-    search_init(&w, L, s, pattern, (size_t)walk->at, false);
     w.anchored = false; /* a ^ has no meaning here */
-    w.p = pattern.p;
-    w.m.p = pattern.p;
+    ep_matcher_init(&w.m, L, s, pattern, false);
+    w.at = s.p + walk->at;
+    ep_matcher_start(&w.m, w.at);
     return gmatch_on(L, &w);
 }
 
@@ -389,7 +387,7 @@ static bool gsub_next(struct sub *g, struct search *w, const char *end)
         return false;
     if (w->anchored || g->n >= g->limit)
         return false;
-    ep_matcher_start(&w->m, w->at, w->p);
+    ep_matcher_start(&w->m, w->at);
     return true;
 }
 
@@ -438,6 +436,11 @@ static int string_gsub(lua_State *L)
     luaL_argexpected(L, g.kind == LUA_TNUMBER || g.kind == LUA_TSTRING || g.kind == LUA_TFUNCTION || g.kind == LUA_TTABLE,
                      3, "string/function/table");
     g.limit = luaL_optinteger(L, 4, (lua_Integer)s.n + 1);
+    if (g.limit <= 0) {
+        lua_settop(L, 1);
+        lua_pushinteger(L, 0);
+        return 2;
+    }
     g.n = 0;
     g.changed = false;
     g.last = NULL;
@@ -445,7 +448,7 @@ static int string_gsub(lua_State *L)
     lua_settop(L, SUB_SLOT);
     search_init(&w, L, s, pattern, 0, false);
     luaL_buffinit(L, &g.b);
-    return g.limit > 0 ? gsub_on(L, &g, &w) : gsub_end(L, &g, &w);
+    return gsub_on(L, &g, &w);
 }
 
 void ep_lua_pattern_open(lua_State *L)
