@@ -415,9 +415,7 @@ void ep_matcher_start(struct ep_matcher *m, const char *s)
 
 void ep_matcher_spend(struct ep_matcher *m, size_t n)
 {
-    m->steps += (unsigned)EP_MIN(n, 1u << 24);
-    if (m->steps >= m->steps_max)
-        ep_matcher_settle(m);
+    m->steps += (unsigned)EP_MIN(n, 1u << 24); /* the next run charges for them, where it can pause */
 }
 
 void ep_matcher_settle(struct ep_matcher *m)

@@ -60,7 +60,7 @@ void ep_matcher_start(struct ep_matcher *m, const char *s);
 /* Goes on from where it stands. Charges the budget, and raises for that and for a pattern that is malformed. PAUSES: the
  * caller must leave by ep_lua_pause, and run it again when it is back; it may be moved meanwhile. */
 enum ep_match ep_matcher_run(struct ep_matcher *m);
-/* n more steps, charged when there are enough of them. */
+/* n more steps, charged by the next run. */
 void ep_matcher_spend(struct ep_matcher *m, size_t n);
 /* Charges what is left. */
 void ep_matcher_settle(struct ep_matcher *m);
