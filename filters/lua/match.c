@@ -124,7 +124,7 @@ static inline bool one(struct ep_matcher *m, const char *s, const char *p, const
 
 /* --- frames --- */
 
-static struct ep_matcher_frame *push(struct ep_matcher *m, int kind)
+static struct ep_matcher_frame *push(struct ep_matcher *m, enum ep_matcher_choice kind)
 {
     struct ep_matcher_frame *f = &m->frames[m->n_frames++];
 

@@ -26,8 +26,9 @@ enum ep_matcher_mode {
 };
 
 /* A choice that was made, or something to undo. */
+enum ep_matcher_choice { EP_FRAME_GREEDY, EP_FRAME_LAZY, EP_FRAME_OPTIONAL, EP_FRAME_OPENED, EP_FRAME_CLOSED };
 struct ep_matcher_frame {
-    enum { EP_FRAME_GREEDY, EP_FRAME_LAZY, EP_FRAME_OPTIONAL, EP_FRAME_OPENED, EP_FRAME_CLOSED } kind;
+    enum ep_matcher_choice kind;
     int capture;           /* CLOSED */
     const char *s;         /* where what follows was tried last */
     const char *least;     /* GREEDY: no further back than here */
