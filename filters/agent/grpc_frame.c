@@ -28,18 +28,6 @@ bool ep_grpc_is_json_type(struct ep_str content_type)
     return type.n > suffix.n && ep_str_caseeq(ep_str_n(type.p + type.n - suffix.n, suffix.n), suffix);
 }
 
-/* The six bits of a character; -1: it is none of base64's. */
-static int six_bits(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
 bool ep_grpc_from_text(struct ep_str body, struct ep_arena *arena, struct ep_str *out)
 {
     unsigned char *to = ep_arena_alloc(arena, body.n / 4 * 3 + 1);
@@ -54,10 +42,10 @@ bool ep_grpc_from_text(struct ep_str body, struct ep_arena *arena, struct ep_str
             return false;
         padding = p[3] != '=' ? 0 : p[2] != '=' ? 1 : 2;
         for (unsigned k = 0; k < 4; k++) {
-            int bits = k < 4 - padding ? six_bits(p[k]) : 0;
-            if (bits < 0)
+            unsigned bits = k < 4 - padding ? ep_base64_digit(p[k]) : 0;
+            if (bits > 63)
                 return false;
-            group = group << 6 | (uint32_t)bits;
+            group = group << 6 | bits;
         }
         if (group & ((1u << 8 * padding) - 1))
             return false;

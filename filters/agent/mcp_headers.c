@@ -17,17 +17,6 @@ static struct ep_str text_of(const struct ep_scan_value *v)
     return v->kind == EP_SCAN_STRING ? ep_agent_str(v->text) : (struct ep_str){NULL, 0};
 }
 
-static int base64_value(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
 bool ep_mcp_decode_header(struct ep_str value, struct ep_arena *arena, struct ep_str *out)
 {
     struct ep_str open = EP_STR("=?base64?"), close = EP_STR("?=");
@@ -43,10 +32,10 @@ bool ep_mcp_decode_header(struct ep_str value, struct ep_arena *arena, struct ep
         value.n--;
     bytes = ep_arena_alloc(arena, value.n + 1);
     for (size_t i = 0; i < value.n; i++) {
-        int v = base64_value(value.p[i]);
-        if (v < 0)
+        unsigned v = ep_base64_digit(value.p[i]);
+        if (v > 63)
             return false;
-        bits = (bits << 6 | (unsigned)v) & 0xffffu;
+        bits = (bits << 6 | v) & 0xffffu;
         n_bits += 6;
         if (n_bits >= 8) {
             n_bits -= 8;

@@ -142,18 +142,12 @@ static int encode(lua_State *L, const char *alphabet, bool padded)
     return 1;
 }
 
-/* 0 to 63, or 64 for what is no digit of the alphabet. */
+/* As ep_base64_digit, or of the alphabet for URLs and file names (RFC 4648 section 5). */
 static uint32_t digit_of(char c, bool url)
 {
-    if (c >= 'A' && c <= 'Z')
-        return (uint32_t)(c - 'A');
-    if (c >= 'a' && c <= 'z')
-        return (uint32_t)(c - 'a' + 26);
-    if (c >= '0' && c <= '9')
-        return (uint32_t)(c - '0' + 52);
-    if (c == (url ? '-' : '+'))
-        return 62;
-    return c == (url ? '_' : '/') ? 63 : 64;
+    if (url && (c == '-' || c == '_'))
+        return c == '-' ? 62 : 63;
+    return url && (c == '+' || c == '/') ? 64 : ep_base64_digit(c);
 }
 
 /* Writes at most n/4*3+2 bytes; false for another alphabet, a wrong length or bits left over. */

@@ -41,6 +41,18 @@ static inline char ep_lower(char c)
     return (c >= 'A' && c <= 'Z') ? (char)(c | 0x20) : c;
 }
 
+/* 0 to 63, or 64: no digit of base64 (RFC 4648 section 4). */
+static inline unsigned ep_base64_digit(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return (unsigned)(c - 'A');
+    if (c >= 'a' && c <= 'z')
+        return (unsigned)(c - 'a' + 26);
+    if (c >= '0' && c <= '9')
+        return (unsigned)(c - '0' + 52);
+    return c == '+' ? 62 : c == '/' ? 63 : 64;
+}
+
 /* ASCII only, as HTTP asks (RFC 9110 section 5.1). */
 bool ep_str_caseeq(struct ep_str a, struct ep_str b);
 /* Constant in time for equal lengths: for secrets. */

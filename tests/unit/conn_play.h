@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "net/net.h"
+#include "until.h"
 
 /* One connection under test and its peer, a bare socket. The handler writes down what it is told. */
 struct play {
@@ -172,16 +173,6 @@ static inline int teardown(void **state)
     assert_int_equal(p->w.slabs.n_live, 0);
     return 0;
 }
-
-#define UNTIL(p, condition)                                                                                            \
-    do {                                                                                                               \
-        (p)->expired = false;                                                                                          \
-        ep_worker_timer(&(p)->w, &(p)->guard, 5 * EP_S);                                                               \
-        while (!(condition) && !(p)->expired)                                                                          \
-            ep_worker_turn(&(p)->w, false);                                                                            \
-        ep_worker_timer_stop(&(p)->w, &(p)->guard);                                                                    \
-        assert_true(condition);                                                                                        \
-    } while (0)
 
 static inline void later(struct play *p, uint64_t ns)
 {

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "net/net.h"
+#include "until.h"
 
 struct play {
     struct ep_worker w;
@@ -130,16 +131,6 @@ static inline void on_guard(struct ep_timer *t)
 {
     EP_CONTAINER(t, struct play, guard)->expired = true;
 }
-
-#define UNTIL(p, condition)                                                                                            \
-    do {                                                                                                               \
-        (p)->expired = false;                                                                                          \
-        ep_worker_timer(&(p)->w, &(p)->guard, 5 * EP_S);                                                               \
-        while (!(condition) && !(p)->expired)                                                                          \
-            ep_worker_turn(&(p)->w, false);                                                                            \
-        ep_worker_timer_stop(&(p)->w, &(p)->guard);                                                                    \
-        assert_true(condition);                                                                                        \
-    } while (0)
 
 static inline int setup(void **state)
 {

@@ -1,6 +1,7 @@
 /* link: ep_net */
 /* Connections under TLS over loopback: what conn.c and tls.c owe each other in timers, closes and failures. */
 #include "tls_play.h"
+#include "until.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -66,16 +67,6 @@ static void on_guard(struct ep_timer *t)
 {
     EP_CONTAINER(t, struct play, guard)->expired = true;
 }
-
-#define UNTIL(p, condition)                                                                                            \
-    do {                                                                                                               \
-        (p)->expired = false;                                                                                          \
-        ep_worker_timer(&(p)->w, &(p)->guard, 5 * EP_S);                                                               \
-        while (!(condition) && !(p)->expired)                                                                          \
-            ep_worker_turn(&(p)->w, false);                                                                            \
-        ep_worker_timer_stop(&(p)->w, &(p)->guard);                                                                    \
-        assert_true(condition);                                                                                        \
-    } while (0)
 
 static int setup(void **state)
 {
